@@ -1,0 +1,1 @@
+"""The Celery shell: knows Celery, decides nothing."""

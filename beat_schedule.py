@@ -1,0 +1,1 @@
+"""Every periodic job of the fleet: its cadence and why, nothing else."""
