@@ -1,1 +1,23 @@
-"""Every periodic job of the fleet: its cadence and why, nothing else."""
+"""Every periodic job of the fleet: its cadence and why, nothing else. Seconds are real seconds.
+
+In another project: `app.conf.beat_schedule |= beat_schedule.SCHEDULE`.
+"""
+
+from typing import Any
+
+
+def _every(job: str, seconds: float) -> dict[str, Any]:
+    # A tick that could not be delivered before the next one is of no use any more.
+    return {"task": job, "schedule": seconds, "args": (seconds,), "options": {"expires": 2 * seconds}}
+
+
+SCHEDULE: dict[str, dict[str, Any]] = {
+    # A message that is known to be unpublished waits for one tick at most.
+    "relay": _every("acp.relay", 5.0),
+    # A dead worker is suspected by one tick and given up by a later one; together with the lease under 30 s.
+    "recovery": _every("acp.recovery", 4.0),
+    # An approval that timed out is denied this much later at most.
+    "escalation": _every("acp.escalation", 5.0),
+    # Sealed events can be replayed; a small lag keeps each batch worth its transaction.
+    "sealing": _every("acp.sealing", 10.0),
+}

@@ -21,7 +21,8 @@
     ├── ActionFailed              the recorded failure of an earlier delivery, told again
     ├── BrokerUnavailable
     └── StoreUnavailable          nothing runs until it is back
-        └── SchemaMismatch
+        ├── SchemaMismatch
+        └── AdmissionUncertain
 
 A class's docstring is its message, and its `args` are exactly its fields, so that an error survives pickling and
 Celery's JSON results on the way from a worker to a caller.
@@ -97,22 +98,22 @@ class ArgumentsNotJson(InvalidInput):
 
 
 class ArgumentsTooLarge(InvalidInput):
-    """the arguments of {action} take {size_bytes} bytes, the limit is {limit_bytes}: pass a reference (a path, a row id)
-    instead of the content, or raise ACP_ARGUMENTS_BYTES_MAX"""
+    """the arguments of {action} take {size_bytes} bytes, the limit is {limit_bytes}: pass a reference (a path, a
+    row id) instead of the content, or raise ACP_ARGUMENTS_BYTES_MAX"""
 
     fields = ("action", "size_bytes", "limit_bytes")
 
 
 class ResourceTemplateInvalid(InvalidInput):
-    """the resource template {template!r} of {action} names {missing!r}, which is not among its arguments ({known}): name
-    an argument of the task, or pass it"""
+    """the resource template {template!r} of {action} names {missing!r}, which is not among its arguments
+    ({known}): name an argument of the task, or pass it"""
 
     fields = ("action", "template", "missing", "known")
 
 
 class ResultNotJson(InvalidInput):
-    """{action} returned a {kind}, which is not JSON ({problem}): its effect may have happened, its result is lost; return
-    strings, numbers, lists and dicts only"""
+    """{action} returned a {kind}, which is not JSON ({problem}): its effect may have happened, its result is
+    lost; return strings, numbers, lists and dicts only"""
 
     fields = ("action", "kind", "problem")
 
@@ -146,7 +147,8 @@ class CasesInvalid(InvalidInput):
 
 
 class StateDirUnusable(InvalidInput):
-    """the state directory {path} cannot be written ({problem}): create it, mend its permissions, or set ACP_STATE_DIR"""
+    """the state directory {path} cannot be written ({problem}): create it, mend its permissions, or set
+    ACP_STATE_DIR"""
 
     fields = ("path", "problem")
 
@@ -164,7 +166,8 @@ class StateConflict(GovernanceError):
 
 
 class AttemptFenced(GovernanceError):
-    """attempt {attempt} of action {action_id} no longer owns it: recovery gave the action up for this worker, stop here"""
+    """attempt {attempt} of action {action_id} no longer owns it: recovery gave the action up for this worker,
+    stop here"""
 
     fields = ("action_id", "attempt")
 
@@ -186,12 +189,22 @@ class BrokerUnavailable(GovernanceError):
 
 
 class StoreUnavailable(GovernanceError):
-    """the database {url} does not answer ({problem}): start it, or set ACP_DATABASE_URL; no action runs until it is back"""
+    """the database {url} does not answer ({problem}): start it, or set ACP_DATABASE_URL; no action runs until it
+    is back"""
 
-    fields = ("url", "problem")
+    fields: ClassVar[tuple[str, ...]] = ("url", "problem")
+    url: str
+    problem: str
 
 
 class SchemaMismatch(StoreUnavailable):
     """the database {url} is at revision {found}, this release needs {expected}: run `acp db upgrade`"""
 
     fields = ("url", "found", "expected")
+
+
+class AdmissionUncertain(StoreUnavailable):
+    """the database {url} went away while an admission was being written at {started_us} ({problem})"""
+
+    fields = ("url", "problem", "started_us")
+    started_us: int

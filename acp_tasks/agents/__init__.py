@@ -1,0 +1,1 @@
+"""What runs under governance: agents and their workloads."""

@@ -1,0 +1,71 @@
+"""Running the body of an admitted attempt, and reading from what it did how the attempt ends."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from celery.exceptions import Ignore, Reject, Retry
+
+from acp_tasks import bootstrap
+from acp_tasks.message import arguments_json, digest, pack, result_json
+from acp_tasks.run import Run, running
+from acp_tasks.submission import instant
+from governance.middleware.call import Call, Failed, Ran, Retrying, Returned
+from governance.operations.finish import AskedToRetry, Raised, Succeeded
+
+if TYPE_CHECKING:
+    from acp_tasks.governed import GovernedTask
+
+_ERROR_LENGTH_MAX = 4000
+
+
+def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Ran:
+    """Every way a body can end, as a value. What is no `Exception` (the process is going down) is not an end."""
+    _announce_start(task, call)
+    run = Run(call, header)
+    try:
+        with running(run):
+            value = body()
+        return Returned(value, Succeeded(result_json(task.name, value)))
+    except Retry as error:
+        return Retrying(error, _asked_to_retry(task, call, run, error))
+    except Ignore as error:
+        return Failed(error, Succeeded("null"))
+    except Reject as error:
+        if getattr(error, "requeue", False):
+            return Failed(error, AskedToRetry(_text(error), call.gov.clock.now_us()))
+        return Failed(error, Raised("Reject", _text(error)))
+    except Exception as error:
+        return Failed(error, Raised(type(error).__qualname__, _text(error)))
+
+
+def _announce_start(task: "GovernedTask", call: Call) -> None:
+    request = task.request
+    if request.called_directly or request.is_eager or request.id is None:
+        return
+    if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
+        task.backend.store_result(
+            request.id, {"pid": os.getpid(), "hostname": request.hostname}, "STARTED", request=request
+        )
+    if call.running().action.ticket is not None:
+        # For Flower a custom state outranks STARTED until a retry is seen.
+        task.send_event("task-retried", exception="approved")
+
+
+def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:
+    now_us = call.gov.clock.now_us()
+    if run.retry is None:
+        return AskedToRetry(_text(error), now_us)
+    args, kwargs, options = run.retry
+    text = arguments_json(task.name, args, kwargs, bootstrap.parts().settings.arguments_bytes_max)
+    changed = digest(task.name, text)
+    return AskedToRetry(
+        error=_text(error),
+        not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us) or now_us,
+        message=pack(task.name, text, options),
+        digest=changed if changed != call.arrival.digest else None,
+    )
+
+
+def _text(error: BaseException) -> str:
+    return str(error)[:_ERROR_LENGTH_MAX]

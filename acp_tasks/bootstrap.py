@@ -1,0 +1,111 @@
+"""The composition root: settings → store → governance, once per process and again after a fork.
+
+A worker names itself in `ACP_WORKER=<id>|<pid of its main process>`, so that its pool children, forked or spawned, take
+their leases in its name; any other process that runs an action by itself takes them in its own name and beats for it.
+"""
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+
+from governance.core.policy import Policy
+from governance.policy_file import canonical, load_policy, parse_policy
+from uuid_utils.compat import uuid7
+
+from governance.clock import SystemClock
+from governance.config import Settings, load_settings
+from governance.core.actions import Lease
+from governance.middleware.spool import Spool
+from governance.operations.context import Governance, Limits
+from governance.store.engine import Store
+
+_WORKER = "ACP_WORKER"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a process of the fleet works with."""
+
+    settings: Settings
+    gov: Governance
+    spool: Spool
+
+
+@lru_cache(maxsize=1)
+def parts() -> Parts:
+    """This process's parts. Raises SettingsInvalid, PolicyInvalid, StoreUnavailable, StateDirUnusable."""
+    return assemble(load_settings())
+
+
+def governance() -> Governance:
+    return parts().gov
+
+
+def assemble(settings: Settings) -> Parts:
+    """Puts a process together from `settings`; nothing is kept, see `parts` for the process's own."""
+    spool = Spool(settings.state_dir / "spool")
+    policy, source = _policy(settings.policy)
+    gov = Governance(
+        store=Store(settings.store_url, pool_size=settings.pool_size),
+        clock=SystemClock(settings.time_scale, settings.time_origin_us),
+        policy=policy,
+        policy_source=source,
+        new_id=new_id,
+        limits=Limits(
+            attempts_max=settings.attempts_max,
+            heartbeat_s=settings.heartbeat_s,
+            lease_s=settings.lease_s,
+            relay_s=settings.relay_s,
+        ),
+    )
+    return Parts(settings, gov, spool)
+
+
+def new_id() -> str:
+    """Time-ordered, so that rows of one time lie together; its random bits are per process and fork-safe."""
+    return str(uuid7())
+
+
+def name_worker(nodename: str) -> str:
+    """Gives this worker process its identity, new at every start; called in its main process before the pool forks."""
+    worker_id = f"{nodename}#{new_id()}"
+    os.environ[_WORKER] = f"{worker_id}|{os.getpid()}"
+    return worker_id
+
+
+def worker_id() -> str | None:
+    """The worker that this process belongs to, if it is one or its pool child."""
+    name, _, main_pid = os.environ.get(_WORKER, "").rpartition("|")
+    return name if name and main_pid in (str(os.getpid()), str(os.getppid())) else None
+
+
+def lease() -> Lease:
+    """In whose name this process and thread take an attempt."""
+    child = str(os.getpid())
+    if threading.current_thread() is not threading.main_thread():
+        child += f":{threading.get_ident()}"
+    return Lease(worker_id() or _own_name(os.getpid()), child)
+
+
+@lru_cache(maxsize=1)
+def _own_name(pid: int) -> str:
+    return f"direct@{socket.gethostname()}:{pid}#{new_id()}"
+
+
+def _policy(path: Path | None) -> tuple[Policy, str]:
+    if path is None:
+        text = resources.files("governance").joinpath("default_policy.yaml").read_text()
+        return parse_policy(text, path="the packaged default policy"), canonical(text)
+    return load_policy(path), canonical(path.read_text())
+
+
+def _after_fork() -> None:
+    if parts.cache_info().currsize:
+        parts().gov.store.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,107 @@
+"""Telling Celery what became of a message: a value, the right exception, or Ignore when this message is done."""
+
+import random
+from typing import TYPE_CHECKING, Any, assert_never
+
+import structlog
+from celery import Task
+from celery.exceptions import Ignore, Reject
+
+from acp_tasks.message import result_of
+from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, publish
+from governance.core.actions import State
+from governance.core.instants import iso
+from governance.errors import ActionDenied, ActionFailed
+from governance.faults import point
+from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoreAway
+from governance.operations.admit import Deferred, Denied, Dropped, Ended, NotSubmitted, Parked, ended
+from governance.operations.finish import AskedToRetry
+from governance.operations.relay import Outgoing, not_published
+
+if TYPE_CHECKING:
+    from acp_tasks.governed import GovernedTask
+
+log = structlog.get_logger(__name__)
+
+_STORE_AWAY_DELAY_S = 5.0
+_ECHO_DELAY_S = 2.0
+
+
+def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
+    """Returns or raises what Celery understands."""
+    match outcome:
+        case Returned(value):
+            return value
+        case Failed(error):
+            raise error
+        case Retrying(error, ending):
+            point("after_retry_before_publish")
+            _publish_retry(task, call, ending)
+            raise error
+        case Denied(action_id, rule, reason, guidance, suggest):
+            raise ActionDenied(action_id, rule, reason, guidance, list(suggest))
+        case Ended():
+            return _told_again(outcome)
+        case Parked(_, rule, reason):
+            _announce(task, "awaiting_approval", f"{rule}: {reason}")
+        case Deferred(_, until_us, reason):
+            _announce(task, "deferred", f"until {iso(until_us)}: {reason}")
+        case StoreAway(problem):
+            _send_back(task, _STORE_AWAY_DELAY_S, problem)
+        case Dropped(action_id, why):
+            log.info("message dropped", action=action_id, why=why)
+        case Fenced() | NotSubmitted():
+            pass
+        case _:
+            assert_never(outcome)
+    raise Ignore
+
+
+def echo(task: "GovernedTask", call: Call, first_id: str) -> Any:
+    """A message whose command_id made another action ends as that one does."""
+    first = ended(call.gov, first_id)
+    if first is None:
+        _send_back(task, _ECHO_DELAY_S, f"its command_id belongs to action {first_id}, which has not ended")
+        raise Ignore
+    if isinstance(first, Denied):
+        raise ActionDenied(first.action_id, first.rule, first.reason, first.guidance, list(first.suggest))
+    return _told_again(first)
+
+
+def _told_again(outcome: Ended) -> Any:
+    """The recorded outcome of an action, as its body would have told it."""
+    action = outcome.action
+    if action.ref.state is State.SUCCEEDED:
+        return result_of(action.result)
+    raise ActionFailed(action.ref.id, action.error_type, action.error)
+
+
+def _publish_retry(task: "GovernedTask", call: Call, ending: AskedToRetry) -> None:
+    action_id = call.arrival.action_id
+    message = ending.message or call.running().action.message
+    wait_s = call.gov.clock.real_s(max(ending.not_before_us - call.gov.clock.now_us(), 0))
+    if wait_s <= HELD_BY_CELERY_S_MAX:
+        publish(task.app, call.gov, Outgoing(action_id, message), wait_s)
+    else:
+        not_published(call.gov, action_id)
+
+
+def _send_back(task: "GovernedTask", delay_s: float, why: str) -> None:
+    """Publishes this very message again, later, past submission."""
+    request = task.request
+    log.warning("message sent back", action=request.id, delay_s=delay_s, why=why)
+    options = options_of(request)
+    options["countdown"] = delay_s * random.uniform(0.8, 1.2)
+    try:
+        Task.apply_async(task, tuple(request.args or ()), dict(request.kwargs or {}), **options)
+    except BROKER_ERRORS as problem:
+        raise Reject(str(problem), requeue=True) from problem
+
+
+def _announce(task: "GovernedTask", state: str, why: str) -> None:
+    """Shows a waiting action in Celery's results and in Flower, which knows states only from events."""
+    try:
+        task.update_state(state=state.upper(), meta={"reason": why})
+        task.send_event(f"task-{state}", result=why)
+    except BROKER_ERRORS as problem:
+        log.warning("not announced", state=state, problem=str(problem))

@@ -1,0 +1,43 @@
+"""Beat's jobs, one file each. Each claims its tick, so that two beats, or a late one, do a tick's work once."""
+
+from collections.abc import Callable
+from typing import Any
+
+from celery import Celery
+
+from acp_tasks import bootstrap
+from acp_tasks.control.escalation import escalate
+from acp_tasks.control.recovery import recover
+from acp_tasks.control.relay import relay
+from acp_tasks.control.sealing import seal
+from governance.operations.context import Governance
+from governance.operations.ticks import claim
+
+Job = Callable[[Celery, Governance], object]
+
+JOBS: dict[str, Job] = {
+    "acp.relay": relay,
+    "acp.recovery": recover,
+    "acp.escalation": escalate,
+    "acp.sealing": seal,
+}
+
+
+def register_jobs(app: Celery) -> None:
+    """Makes beat's jobs tasks of `app`, outside governance: they are what governance itself needs done."""
+    for name, job in JOBS.items():
+        app.task(name=name, governed=False, ignore_result=True, acks_late=False, shared=False)(
+            _claiming(app, name, job)
+        )
+
+
+def _claiming(app: Celery, name: str, job: Job) -> Callable[[float], Any]:
+    def tick(every_s: float) -> Any:
+        gov = bootstrap.governance()
+        if not claim(gov, name, every_s):
+            return None
+        return job(app, gov)
+
+    tick.__name__ = name.replace(".", "_")
+    tick.__doc__ = job.__doc__
+    return tick

@@ -1,0 +1,239 @@
+"""GovernedTask: the only seam between Celery and governance.
+
+`apply_async` submits before it publishes; `__call__` admits before it runs. A message that reaches a worker on any
+other way (another language, `send_task`, Flower) is submitted by the worker first, and a direct call, `.apply()`,
+starmap and chunks go through the same door at once: there is no way to the body past `__call__`.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import structlog
+from celery import Celery, Task, current_task
+from celery.result import AsyncResult
+
+from acp_tasks import bootstrap
+from acp_tasks.body import run_body
+from acp_tasks.conclusion import conclude, echo
+from acp_tasks.heart import keep_alive
+from acp_tasks.install import install
+from acp_tasks.message import arguments_json, digest
+from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of
+from acp_tasks.run import Run, find_run
+from acp_tasks.submission import make_submission, wait_s
+from acp_tasks.terms import CALL_OPTIONS, Asked, Terms, read_terms, take_asked
+from governance.errors import ActionDenied, InvalidOption, StoreUnavailable
+from governance.faults import point
+from governance.middleware import DEFAULT, compose
+from governance.middleware.call import Call, Outcome, Retrying, StoreAway
+from governance.operations.admit import Arrival, Dropped, NotSubmitted
+from governance.operations.relay import not_published
+from governance.operations.submit import Repeated, submit
+
+log = structlog.get_logger(__name__)
+
+
+class GovernedTask(Task[Any, Any]):
+    """A Celery task whose body runs only behind governance: `Celery(..., task_cls="acp_tasks:GovernedTask")`."""
+
+    abstract = True
+    Request = "acp_tasks.request:GovernedRequest"
+
+    # A redelivery is safe because attempts are fenced in the store.
+    acks_late = True
+    reject_on_worker_lost = True
+    # Said by `run_body` instead, of admitted attempts only: a duplicate message must not overwrite an outcome.
+    track_started = False
+    # A denial is an answer, not a defect: no traceback in the worker's log.
+    throws = (ActionDenied,)
+
+    governed: ClassVar[bool] = True
+    risk: ClassVar[str | None] = None
+    cost_usd: ClassVar[object] = None
+    tokens: ClassVar[object] = None
+    idempotent: ClassVar[bool] = False
+    resource: ClassVar[str | None] = None
+    stream: ClassVar[str] = "default"
+    terms: ClassVar[Terms]
+    signature_of_run: ClassVar[inspect.Signature]
+
+    @classmethod
+    def on_bound(cls, app: Celery) -> None:
+        """Checks the task's options when Celery binds it, and brings what governance needs into its app."""
+        if cls.name is None or cls.name.startswith("celery."):
+            cls.governed = False
+            return
+        install(app)
+        if cls.governed:
+            options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream")
+            cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})
+            cls.signature_of_run = inspect.signature(cls.run)
+
+    # --- the producer's side -----------------------------------------------------------------------------------------
+
+    def apply_async(
+        self,
+        args: Any = None,
+        kwargs: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Celery's own, after submission. Also takes command_id, stream, agent_id, identity, cost_usd, tokens.
+
+        Raises CommandConflict, InvalidOption, InvalidAmount, ArgumentsNotJson, ArgumentsTooLarge,
+        ResourceTemplateInvalid, StoreUnavailable; then nothing was recorded and nothing published.
+        """
+        if not self.governed or self.app.conf.task_always_eager:
+            take_asked(options)
+            return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        options |= {"link": link, "link_error": link_error, "shadow": shadow}
+        run = find_run()
+        if run is not None and task_id == run.action_id:
+            return self._next_attempt(run, args, kwargs, options)
+        asked = take_asked(options).inheriting(_surrounding_header(run))
+        if self.typing:
+            self.__header__(*args, **kwargs)  # type: ignore[attr-defined]
+        action_id = task_id or bootstrap.new_id()
+        parts = bootstrap.parts()
+        submission = make_submission(self, parts, action_id, args, kwargs, asked, options)
+        submitted = submit(parts.gov, submission)
+        if isinstance(submitted, Repeated) and (task_id is None or submitted.action_id == task_id):
+            return self.AsyncResult(submitted.action_id)
+        # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.
+        point("after_submit_before_publish")
+        countdown_s = wait_s(parts.gov, submission)
+        if countdown_s > HELD_BY_CELERY_S_MAX:
+            not_published(parts.gov, action_id)
+            return self.AsyncResult(action_id)
+        for said in ("countdown", "eta", "expires"):
+            options.pop(said, None)
+        if countdown_s:
+            options["countdown"] = countdown_s
+        # The expiry is the action's, not the message's: Celery would drop the message and tell governance nothing.
+        options["expires"] = None
+        try:
+            return Task.apply_async(self, args, kwargs, task_id=action_id, producer=producer, **options)
+        except BROKER_ERRORS as problem:
+            if isinstance(submitted, Repeated):
+                raise
+            log.warning("not published", action=action_id, problem=str(problem))
+            not_published(parts.gov, action_id)
+            return self.AsyncResult(action_id)
+
+    def _next_attempt(
+        self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
+    ) -> AsyncResult[Any]:
+        """`self.retry()` publishes through here; the next attempt goes out once the record of this one is closed."""
+        if options.get("retries", 0) <= (self.request.retries or 0):
+            raise InvalidOption("task.replace()", self.name, "a governed action to end as itself: use a chain instead")
+        run.retry = (args, kwargs, options)
+        return self.AsyncResult(run.action_id)
+
+    # --- the worker's side -------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs the body if governance admits it; raises ActionDenied, or Celery's Ignore when this message is done."""
+        request = self.request
+        if not self.governed:
+            return super().__call__(*args, **kwargs) if request.called_directly else self.run(*args, **kwargs)
+        run = find_run()
+        if request.called_directly or request.id is None or (run is not None and run.action_id == request.id):
+            return self._direct(bootstrap.new_id(), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
+        if request.is_eager:
+            return self._direct(request.id, run, args, kwargs, lambda: self.run(*args, **kwargs))
+        return self._from_message(request, request.id, args, kwargs)
+
+    def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        header = request.get("acp") or {}
+        redelivered = bool((request.delivery_info or {}).get("redelivered"))
+        call = self._call(action_id, header, args, kwargs, redelivered=redelivered)
+        outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
+        if isinstance(outcome, NotSubmitted):
+            # Nobody submitted this message, so it is submitted here; what its header asks for is checked like a call.
+            options = options_of(request)
+            asked = take_asked(_asked_of(header))
+            try:
+                submitted = submit(
+                    call.gov, make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
+                )
+            except StoreUnavailable as problem:
+                return conclude(self, call, StoreAway(str(problem)))
+            if submitted.action_id != action_id:
+                return echo(self, call, submitted.action_id)
+            outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
+        return conclude(self, call, outcome)
+
+    def _direct(
+        self, action_id: str, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], body: Callable[[], Any]
+    ) -> Any:
+        """A call that cannot wait: it is admitted now, or refused now."""
+        keep_alive()
+        parts = bootstrap.parts()
+        options: dict[str, Any] = {}
+        asked = Asked().inheriting(_surrounding_header(run))
+        submit(parts.gov, make_submission(self, parts, action_id, args, kwargs, asked, options, can_wait=False))
+        header = options["headers"]["acp"]
+        call = self._call(action_id, header, args, kwargs, redelivered=False, can_wait=False)
+        match self._deliver(call, header, body):
+            case StoreAway(problem):
+                raise StoreUnavailable(parts.gov.store.masked_url, problem)
+            case Retrying(error):
+                raise error
+            case Dropped(_, why):
+                raise ActionDenied(action_id, "direct-call", why, None, [])
+            case outcome:
+                return conclude(self, call, outcome)
+
+    def _call(
+        self,
+        action_id: str,
+        header: Mapping[str, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        redelivered: bool,
+        can_wait: bool = True,
+    ) -> Call:
+        parts = bootstrap.parts()
+        text = arguments_json(self.name, args, kwargs, parts.settings.arguments_bytes_max)
+        arrival = Arrival(
+            action_id=action_id,
+            stream=header.get("stream") or self.terms.stream,
+            digest=digest(self.name, text),
+            arguments=self.named(args, kwargs),
+            redelivered=redelivered,
+            can_wait=can_wait,
+        )
+        return Call(parts.gov, parts.spool, arrival, bootstrap.lease())
+
+    def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
+        return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
+
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, for rules and the resource template."""
+        if not args:
+            return kwargs
+        try:
+            return dict(self.signature_of_run.bind_partial(*args, **kwargs).arguments)
+        except TypeError:
+            return kwargs
+
+
+def _surrounding_header(run: Run | None) -> Mapping[str, Any] | None:
+    """The header of the action this call is made in: of its body, or of the task whose chain or chord goes on."""
+    if run is not None:
+        return run.header
+    task = current_task
+    return task.request.get("acp") if task and not task.request.called_directly else None
+
+
+def _asked_of(header: Mapping[str, Any]) -> dict[str, Any]:
+    """The governance options that a message brings in its header `acp`."""
+    identity = {name: header[name] for name in ("user", "team", "org") if header.get(name)}
+    return {**{name: header.get(name) for name in CALL_OPTIONS}, "identity": header.get("identity") or identity}

@@ -1,0 +1,72 @@
+"""What governance brings into a Celery app that uses GovernedTask: its worker step, its signals, and beat's jobs."""
+
+from typing import Any
+from weakref import WeakSet
+
+from celery import Celery, bootsteps
+from celery.signals import setup_logging, worker_init, worker_shutdown
+
+from acp_tasks import bootstrap, logs
+from acp_tasks.control import register_jobs
+from acp_tasks.heart import start_heart, stop_heart
+from governance.errors import GovernanceError
+
+_installed: WeakSet[Celery] = WeakSet()
+
+
+def install(app: Celery) -> None:
+    """Once for each app, however many of its tasks are bound."""
+    if app in _installed:
+        return
+    _installed.add(app)
+    app.steps["worker"].add(RequireGoverned)
+    register_jobs(app)
+
+
+class RequireGoverned(bootsteps.Step):
+    """Refuses to start a worker that could run something ungoverned, or that governance cannot work in."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        loose = ungoverned(parent.app)
+        if loose:
+            raise SystemExit(
+                f"this worker would run tasks that are not governed: {', '.join(loose)}. Give them a GovernedTask base "
+                '(Celery(..., task_cls="acp_tasks:GovernedTask")) or say governed=False on the task'
+            )
+        try:
+            bootstrap.parts()
+        except GovernanceError as problem:
+            raise SystemExit(str(problem)) from problem
+
+
+def ungoverned(app: Celery) -> list[str]:
+    """Names of the tasks that neither are governed nor say that they are not."""
+    return sorted(
+        name for name, task in app.tasks.items() if not name.startswith("celery.") and not hasattr(task, "governed")
+    )
+
+
+def opted_out(app: Celery) -> list[str]:
+    """Names of the tasks that say governed=False, Celery's own aside."""
+    return sorted(
+        name
+        for name, task in app.tasks.items()
+        if not name.startswith("celery.") and getattr(task, "governed", None) is False
+    )
+
+
+@worker_init.connect(weak=False, dispatch_uid="acp-heart-start")
+def _on_worker_init(sender: Any = None, **_: Any) -> None:
+    if sender is not None and sender.app in _installed:
+        start_heart(bootstrap.name_worker(sender.hostname))
+
+
+@worker_shutdown.connect(weak=False, dispatch_uid="acp-heart-stop")
+def _on_worker_shutdown(sender: Any = None, **_: Any) -> None:
+    stop_heart()
+
+
+@setup_logging.connect(weak=False, dispatch_uid="acp-logs")
+def _on_setup_logging(loglevel: Any = None, logfile: Any = None, **_: Any) -> None:
+    logs.configure(loglevel, logfile)

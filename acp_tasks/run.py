@@ -1,0 +1,105 @@
+"""The running action, as its own body sees it."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from governance.core.money import cost_micros, token_count
+
+from governance.errors import NoCurrentRun, StoreUnavailable
+from governance.middleware.call import Call
+from governance.operations.running import emit, owns
+
+# A check costs a round trip; a loop may ask as often as it likes.
+_CHECK_EVERY_S = 0.5
+
+
+class Run:
+    """One attempt of a governed action, while its body runs."""
+
+    def __init__(self, call: Call, header: Mapping[str, object]) -> None:
+        self._call = call
+        self._running = call.running()
+        self._checked_s = self._confirmed_s = time.monotonic()
+        self._owned = True
+        #: What actions made in this one inherit: stream, agent, identity, correlation.
+        self.header = header
+        #: Set by `Task.retry()`: the arguments and options of the next attempt.
+        self.retry: tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]] | None = None
+
+    @property
+    def action_id(self) -> str:
+        """The Celery task id; the same for every attempt."""
+        return self._running.ref.id
+
+    @property
+    def command_id(self) -> str:
+        """The idempotency key: give it to whatever this action changes, and a second attempt changes nothing twice."""
+        return self._running.action.command_id
+
+    @property
+    def attempt(self) -> int:
+        """The fencing number, from 1."""
+        return self._running.ref.attempt
+
+    @property
+    def session_id(self) -> str:
+        return self._running.ref.session_id
+
+    def spend(self, *, cost_usd: object = None, tokens: object = None) -> None:
+        """Reports usage on top of what was reported before; it is posted when the action ends.
+
+        Without any report of a unit that was held, the whole hold is posted and flagged. Raises InvalidAmount.
+        """
+        reported = self._call.reported
+        if cost_usd is not None:
+            reported.cost_micros = (reported.cost_micros or 0) + cost_micros(cost_usd, "cost_usd")
+        if tokens is not None:
+            reported.tokens = (reported.tokens or 0) + token_count(tokens, "tokens")
+
+    def should_stop(self) -> bool:
+        """True once this attempt no longer owns its action: what it does from here on counts for nothing.
+
+        While the store is away the last answer stands for as long as a lease lives, then the lease is presumed lost.
+        """
+        now_s = time.monotonic()
+        if self._owned and now_s - self._checked_s >= _CHECK_EVERY_S:
+            self._checked_s = now_s
+            try:
+                self._owned = owns(self._call.gov, self._running.ref)
+                self._confirmed_s = now_s
+            except StoreUnavailable:
+                self._owned = now_s - self._confirmed_s < self._call.gov.limits.lease_s
+        return not self._owned
+
+    def emit(self, kind: str, payload: Mapping[str, object] | None = None) -> None:
+        """Writes the event `agent.<kind>` to the session's trail. Raises AttemptFenced, InvalidOption."""
+        actor = self._running.action.agent_id or f"worker:{self._call.lease.worker_id}"
+        emit(self._call.gov, self._running.ref, kind, payload or {}, actor)
+
+
+_current: ContextVar[Run | None] = ContextVar("acp_current_run", default=None)
+
+
+def current_run() -> Run:
+    """The run of the governed action whose body is calling. Raises NoCurrentRun anywhere else."""
+    run = _current.get()
+    if run is None:
+        raise NoCurrentRun
+    return run
+
+
+def find_run() -> Run | None:
+    return _current.get()
+
+
+@contextmanager
+def running(run: Run) -> Iterator[Run]:
+    """Makes `run` the current one for the time of its body."""
+    token = _current.set(run)
+    try:
+        yield run
+    finally:
+        _current.reset(token)

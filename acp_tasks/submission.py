@@ -1,0 +1,85 @@
+"""From a Celery call to a submission: everything the record needs, checked before anything is written."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from celery import Celery
+
+from acp_tasks.bootstrap import Parts
+from acp_tasks.message import arguments_json, digest, pack
+from acp_tasks.terms import Asked, resource_of
+from governance.core.actions import Submission
+from governance.core.instants import SECOND_US
+from governance.errors import InvalidOption
+from governance.operations.context import Governance
+
+if TYPE_CHECKING:
+    from acp_tasks.governed import GovernedTask
+
+
+def make_submission(
+    task: "GovernedTask",
+    parts: Parts,
+    action_id: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    asked: Asked,
+    options: dict[str, Any],
+    *,
+    can_wait: bool = True,
+) -> Submission:
+    """The call as governance records it; puts the `acp` header into `options`.
+
+    Raises ArgumentsNotJson, ArgumentsTooLarge, ResourceTemplateInvalid, InvalidOption.
+    """
+    terms = task.terms
+    now_us = parts.gov.clock.now_us()
+    text = arguments_json(task.name, args, kwargs, parts.settings.arguments_bytes_max)
+    arguments = task.named(args, kwargs)
+    command_id = asked.command_id or action_id
+    stream = asked.stream or terms.stream
+    correlation_id = asked.correlation_id or options.get("root_id") or action_id
+    header = replace(asked, command_id=command_id, stream=stream, correlation_id=correlation_id).header()
+    options["headers"] = {**(options.get("headers") or {}), "acp": header}
+    return Submission(
+        action_id=action_id,
+        command_id=command_id,
+        name=task.name,
+        digest=digest(task.name, text),
+        message=pack(task.name, text, options),
+        stream=stream,
+        risk=terms.risk,
+        idempotent=terms.idempotent,
+        correlation_id=correlation_id,
+        agent_id=asked.agent_id,
+        user=asked.user,
+        team=asked.team,
+        org=asked.org,
+        resource=resource_of(task.name, terms.resource, arguments),
+        cost_micros=terms.cost_micros if asked.cost_micros is None else asked.cost_micros,
+        tokens=terms.tokens if asked.tokens is None else asked.tokens,
+        arguments=arguments,
+        not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us),
+        expires_us=instant(task.app, options.get("expires") or task.expires, now_us),
+        can_wait=can_wait,
+    )
+
+
+def instant(app: Celery, when: object, now_us: int) -> int | None:
+    """A countdown in seconds, or a datetime, as an instant of the fleet's clock. Raises InvalidOption."""
+    if when is None:
+        return None
+    if isinstance(when, datetime):
+        now = app.now()
+        when = (when - (now if when.tzinfo else now.replace(tzinfo=None))).total_seconds()
+    if isinstance(when, bool) or not isinstance(when, int | float):
+        raise InvalidOption("countdown, eta or expires", when, "seconds, or a datetime")
+    return now_us + int(when * SECOND_US)
+
+
+def wait_s(gov: Governance, submission: Submission) -> float:
+    """Real seconds until the action is due."""
+    if submission.not_before_us is None:
+        return 0.0
+    return gov.clock.real_s(max(submission.not_before_us - gov.clock.now_us(), 0))

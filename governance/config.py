@@ -1,0 +1,114 @@
+"""Settings from the environment, a `.env` file and a secrets directory; every problem is reported at once."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from governance.errors import SettingsInvalid
+
+
+class Settings(BaseSettings):
+    """What a process of the fleet needs to know. Names are `ACP_<FIELD>`; seconds are real seconds."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ACP_", env_file=".env", extra="ignore", populate_by_name=True, validate_default=True
+    )
+
+    database_url: str = Field(
+        default="",
+        validation_alias=AliasChoices("ACP_DATABASE_URL", "DATABASE_URL"),
+        description="where the truth is",
+    )
+    broker_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        validation_alias=AliasChoices("ACP_BROKER_URL", "CELERY_BROKER_URL", "REDIS_URL"),
+        description="what wakes the workers",
+    )
+    result_backend: str = Field(default="", description="Celery's results; empty: the broker")
+    policy: Path | None = Field(default=None, description="the policy file; empty: the packaged default")
+    state_dir: Path = Field(default=Path(".acp"), description="spool and local files of this machine")
+    time_scale: float = Field(default=1.0, gt=0, le=1_000_000, description="how much faster the fleet's clock runs")
+    time_origin_us: int = Field(default=0, ge=0, description="the instant the scaled clock starts from")
+    arguments_bytes_max: int = Field(default=256 * 1024, ge=1024, description="size limit of an action's arguments")
+    attempts_max: int = Field(default=5, ge=1, description="attempts of an action whose workers keep dying")
+    heartbeat_s: float = Field(default=3.0, gt=0, description="between two heartbeats of a worker")
+    lease_s: float = Field(default=12.0, gt=0, description="silence after which a worker is suspected")
+    relay_s: float = Field(default=30.0, gt=0, description="silence after which a message is published again")
+    time_limit_s: float = Field(default=3600.0, gt=0, description="hard limit of one attempt")
+    soft_time_limit_s: float = Field(default=3300.0, gt=0, description="soft limit of one attempt")
+    pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
+    log_json: bool = Field(default=False, description="log lines as JSON")
+
+    @field_validator("database_url")
+    @classmethod
+    def _database_url(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            backend = make_url(value).get_backend_name()
+        except ArgumentError:
+            raise ValueError("expected sqlite:///FILE or postgresql://USER@HOST/NAME") from None
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError(f"{backend} is not supported: expected sqlite:///FILE or postgresql://USER@HOST/NAME")
+        return value
+
+    @field_validator("soft_time_limit_s")
+    @classmethod
+    def _soft_before_hard(cls, value: float, info: Any) -> float:
+        hard = info.data.get("time_limit_s", value + 1)
+        if value >= hard:
+            raise ValueError(f"expected less than ACP_TIME_LIMIT_S ({hard:g})")
+        return value
+
+    @field_validator("lease_s")
+    @classmethod
+    def _lease_outlives_heartbeats(cls, value: float, info: Any) -> float:
+        heartbeat = info.data.get("heartbeat_s", value)
+        if value < 2 * heartbeat:
+            raise ValueError(f"expected at least twice ACP_HEARTBEAT_S ({heartbeat:g})")
+        return value
+
+    @property
+    def store_url(self) -> str:
+        """The database, by default a SQLite file in the state directory."""
+        return self.database_url or f"sqlite:///{self.state_dir / 'governance.db'}"
+
+    @property
+    def results_url(self) -> str:
+        return self.result_backend or self.broker_url
+
+    def masked(self) -> dict[str, object]:
+        """The effective settings with passwords hidden."""
+        shown: dict[str, object] = {}
+        for name, value in self:
+            text = str(value) if isinstance(value, Path) else value
+            shown[name] = _masked(text) if isinstance(text, str) and "://" in text else text
+        shown["database_url"] = _masked(self.store_url)
+        return shown
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Reads the settings. Raises SettingsInvalid with every problem."""
+    secrets = os.environ.get("ACP_SECRETS_DIR")
+    try:
+        return Settings(**{"_secrets_dir": secrets, **overrides})
+    except ValidationError as problem:
+        raise SettingsInvalid([_problem(error) for error in problem.errors()]) from None
+
+
+def _problem(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    name = name if name.isupper() else f"ACP_{name.upper()}"
+    return f"{name}={_masked(str(error.get('input')))}: {error['msg'].removeprefix('Value error, ')}"
+
+
+def _masked(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url

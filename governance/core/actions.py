@@ -1,0 +1,111 @@
+"""The life of an action: its states, the edges between them, and the values that enter and leave it.
+
+    submit ──► queued ──► running ──► succeeded | failed
+      │          ▲  │        │  └────► queued      (retry; lease lost and the action is idempotent)
+      │          │  │        └───────► in_doubt    (lease lost and it is not) ──► queued | succeeded | failed
+      ├─► parked ┘  ├─► deferred ──► queued        (not before its time)
+      │     └────►──┴─► denied
+      └─► denied
+
+An edge that is not in `EDGES` does not exist: the store guards each with its expected state, the audit replays every
+action's history against this table.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from governance.core.policy import ActionFacts, Risk
+
+
+class State(StrEnum):
+    QUEUED = "queued"
+    PARKED = "parked"
+    DEFERRED = "deferred"
+    RUNNING = "running"
+    IN_DOUBT = "in_doubt"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DENIED = "denied"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.DENIED})
+
+# Event kind -> the (before, after) pairs it may record.
+EDGES: Mapping[str, frozenset[tuple[State | None, State]]] = {
+    "action.submitted": frozenset({(None, State.QUEUED), (None, State.PARKED), (None, State.DENIED)}),
+    "action.parked": frozenset({(State.QUEUED, State.PARKED)}),
+    "action.deferred": frozenset({(State.QUEUED, State.DEFERRED)}),
+    "action.released": frozenset({(State.PARKED, State.QUEUED), (State.DEFERRED, State.QUEUED)}),
+    "action.denied": frozenset({(State.QUEUED, State.DENIED), (State.PARKED, State.DENIED)}),
+    "action.admitted": frozenset({(State.QUEUED, State.RUNNING)}),
+    "action.abandoned": frozenset({(State.RUNNING, State.QUEUED)}),
+    "action.succeeded": frozenset({(State.RUNNING, State.SUCCEEDED)}),
+    "action.failed": frozenset({(State.RUNNING, State.FAILED)}),
+    "action.retried": frozenset({(State.RUNNING, State.QUEUED)}),
+    "action.reclaimed": frozenset(
+        {(State.RUNNING, State.QUEUED), (State.RUNNING, State.IN_DOUBT), (State.RUNNING, State.FAILED)}
+    ),
+    "action.resolved": frozenset(
+        {(State.IN_DOUBT, State.QUEUED), (State.IN_DOUBT, State.SUCCEEDED), (State.IN_DOUBT, State.FAILED)}
+    ),
+}
+
+
+def illegal_step(kind: str, before: State | None, after: State) -> str | None:
+    """Why an action may not go from `before` to `after` by `kind`, or None when it may."""
+    edges = EDGES.get(kind)
+    if edges is None:
+        return f"{kind} is not a transition"
+    if (before, after) not in edges:
+        return f"{kind} may not lead from {before} to {after}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One call, as the producer asked for it. `message` is what Celery needs to publish it again, as JSON."""
+
+    action_id: str
+    command_id: str
+    name: str
+    digest: str
+    message: str
+    stream: str
+    risk: Risk
+    idempotent: bool
+    correlation_id: str
+    agent_id: str | None = None
+    user: str | None = None
+    team: str | None = None
+    org: str | None = None
+    resource: str | None = None
+    cost_micros: int = 0
+    tokens: int = 0
+    arguments: Mapping[str, object] | None = None
+    not_before_us: int | None = None
+    expires_us: int | None = None
+    can_wait: bool = True  # False: a direct call, which is refused where another one would be parked or deferred
+
+    def facts(self) -> ActionFacts:
+        return ActionFacts(
+            name=self.name,
+            risk=self.risk,
+            resource=self.resource,
+            stream=self.stream,
+            agent_id=self.agent_id,
+            user=self.user,
+            team=self.team,
+            org=self.org,
+            cost_micros=self.cost_micros,
+            tokens=self.tokens,
+            arguments=self.arguments or {},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Who runs an attempt: the worker process (one heartbeat row) and its pool child."""
+
+    worker_id: str
+    child: str

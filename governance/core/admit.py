@@ -1,0 +1,160 @@
+"""Admission: a tuple of gates over one snapshot, first refusal wins. This file decides; nothing here writes.
+
+The snapshot is read before the write, so the store applies the decision only while the snapshot still holds: the same
+state and attempt, the ticket where it was, room on every account. Otherwise it is gathered and decided anew.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from governance.core.changes import ActionRef, consumption
+from governance.core.instants import iso
+from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
+from governance.core.plans import OnExhausted
+from governance.core.policy import Allow, Deny, Park, Steer, Verdict
+from governance.core.sessions import Session
+from governance.core.tickets import MoveTicket, Ticket, TicketState
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the gates may look at, read together."""
+
+    action: ActionRef
+    digest: str
+    session: Session
+    verdict: Verdict
+    ticket: Ticket | None
+    accounts: tuple[Account, ...]
+    amounts: dict[Unit, int]
+    on_exhausted: OnExhausted
+    expires_us: int | None
+    can_wait: bool
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """May run, with these holds; `ticket` is consumed by this admission."""
+
+    holds: tuple[Hold, ...]
+    ticket: MoveTicket | None
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParkFor:
+    """Waits for a person."""
+
+    rule: str
+    reason: str
+    timeout_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeferUntil:
+    until_us: int
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    rule: str
+    reason: str
+    guidance: str | None = None
+    suggest: tuple[str, ...] = ()
+
+
+CANNOT_WAIT = "a direct call cannot wait for it: enqueue the task with delay()"
+
+Refusal: TypeAlias = ParkFor | DeferUntil | Refuse
+Decision: TypeAlias = Admit | Refusal
+Gate: TypeAlias = Callable[[Snapshot], Refusal | None]
+
+
+def expiry_gate(snapshot: Snapshot) -> Refusal | None:
+    """The caller wanted it by a time that has passed."""
+    if snapshot.expires_us is None or snapshot.now_us <= snapshot.expires_us:
+        return None
+    return Refuse("expires", f"it was to start before {iso(snapshot.expires_us)}")
+
+
+def policy_gate(snapshot: Snapshot) -> Refusal | None:
+    """The session's pinned policy denies the action or points to another one."""
+    match snapshot.verdict:
+        case Deny(rule, reason):
+            return Refuse(rule, reason)
+        case Steer(rule, reason, guidance, suggest):
+            return Refuse(rule, reason, guidance, suggest)
+        case Allow() | Park():
+            return None
+        case _:
+            assert_never(snapshot.verdict)
+
+
+def approval_gate(snapshot: Snapshot) -> Refusal | None:
+    """The policy wants a person, and no approval of exactly these arguments is there.
+
+    A ticket that an earlier attempt of the same action consumed still stands: a retry is the same action.
+    """
+    if not isinstance(snapshot.verdict, Park):
+        return None
+    ticket = snapshot.ticket
+    if (
+        ticket is not None
+        and ticket.digest == snapshot.digest
+        and ticket.state in (TicketState.APPROVED, TicketState.CONSUMED)
+    ):
+        return None
+    return ParkFor(snapshot.verdict.rule, snapshot.verdict.reason, snapshot.verdict.timeout_us)
+
+
+def budgets_gate(snapshot: Snapshot) -> Refusal | None:
+    """A budget that this action is charged to has no room for it."""
+    short = exhausted(snapshot.accounts, snapshot.amounts)
+    if short is None:
+        return None
+    wanted = snapshot.amounts[short.unit]
+    reason = (
+        f"{short.id} has {max((short.limit or 0) - short.posted - short.held, 0)} {short.unit} left, this needs "
+        f"{wanted} (limit {short.limit}, used {short.posted}, held {short.held}, resets {iso(short.resets_us)})"
+    )
+    match snapshot.on_exhausted:
+        case OnExhausted.DEFER:
+            return DeferUntil(short.resets_us, f"budget:{short.unit}", reason)
+        case OnExhausted.DENY:
+            return Refuse(f"budget:{short.unit}", reason)
+        case _:
+            assert_never(snapshot.on_exhausted)
+
+
+GATES: tuple[Gate, ...] = (expiry_gate, policy_gate, approval_gate, budgets_gate)
+
+
+def decide(snapshot: Snapshot) -> Decision:
+    """Admit with holds on every account, or the first gate's refusal."""
+    for gate in GATES:
+        refusal = gate(snapshot)
+        if refusal is not None:
+            return refusal if snapshot.can_wait else without_waiting(refusal)
+    return Admit(
+        holds=holds_for(snapshot.accounts, snapshot.amounts),
+        ticket=_to_consume(snapshot),
+        rule=snapshot.verdict.rule,
+    )
+
+
+def without_waiting(refusal: Refusal) -> Refuse:
+    """What a refusal means to a caller that cannot wait."""
+    if isinstance(refusal, Refuse):
+        return refusal
+    return Refuse(refusal.rule, f"{refusal.reason}; {CANNOT_WAIT}")
+
+
+def _to_consume(snapshot: Snapshot) -> MoveTicket | None:
+    ticket = snapshot.ticket
+    if ticket is None or ticket.state is not TicketState.APPROVED or ticket.digest != snapshot.digest:
+        return None
+    return consumption(ticket.id, snapshot.now_us)

@@ -1,0 +1,31 @@
+"""Plans: how a stream's work is limited, window by window."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from governance.core.windows import WindowPlan
+
+
+class OnExhausted(StrEnum):
+    """What becomes of an action that the window's budget has no room for."""
+
+    DENY = "deny"
+    DEFER = "defer"  # it waits for the next window
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one window may use, per unit; None is unlimited, 0 is nothing. Money is micro-USD."""
+
+    cost_micros: int | None = None
+    actions: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """The windows of a stream and what each of them may use."""
+
+    window: WindowPlan
+    limits: Limits
+    on_exhausted: OnExhausted = OnExhausted.DENY

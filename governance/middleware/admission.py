@@ -1,0 +1,36 @@
+"""Before the body: the attempt and its holds, or what becomes of the message instead."""
+
+from collections.abc import Callable
+
+import structlog
+
+from governance.errors import AdmissionUncertain, StoreUnavailable
+from governance.middleware.call import Call, Outcome, StoreAway
+from governance.operations.admit import Admitted, admit
+
+log = structlog.get_logger(__name__)
+
+
+def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
+    """Proceeds only with a committed admission.
+
+    When the store goes away under the write, the admission may or may not have been committed. A note on disk gives it
+    back: the attempt never started its body, so its holds are void and the action waits for a message again.
+    """
+    try:
+        admission = admit(call.gov, call.arrival, call.lease)
+    except AdmissionUncertain as problem:
+        call.spool.give_back(call.arrival.action_id, call.lease, problem.started_us)
+        return StoreAway(str(problem))
+    except StoreUnavailable as problem:
+        return StoreAway(str(problem))
+    if not isinstance(admission, Admitted):
+        return admission
+    call.admission = admission
+    with structlog.contextvars.bound_contextvars(
+        session=admission.ref.session_id,
+        attempt=admission.ref.attempt,
+        command_id=admission.action.command_id,
+        correlation_id=admission.action.correlation_id,
+    ):
+        return proceed()

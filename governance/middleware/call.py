@@ -1,0 +1,87 @@
+"""One delivery of a message: what the middleware works on, and the closed set of what can become of it."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from governance.core.actions import Lease
+from governance.core.ledger import Usage
+from governance.middleware.spool import Spool
+from governance.operations.admit import (
+    Admitted,
+    Arrival,
+    Deferred,
+    Denied,
+    Dropped,
+    Ended,
+    NotSubmitted,
+    Parked,
+)
+from governance.operations.context import Governance
+from governance.operations.finish import AskedToRetry, Raised, Succeeded
+
+
+@dataclass(slots=True)
+class Reported:
+    """What the body said it used; None until it says something."""
+
+    cost_micros: int | None = None
+    tokens: int | None = None
+
+    def usage(self) -> Usage:
+        return Usage(self.cost_micros, self.tokens)
+
+
+@dataclass(slots=True)
+class Call:
+    """A message in a worker. `admission` is set once the action may run."""
+
+    gov: Governance
+    spool: Spool
+    arrival: Arrival
+    lease: Lease
+    reported: Reported = field(default_factory=Reported)
+    admission: Admitted | None = None
+
+    def running(self) -> Admitted:
+        assert self.admission is not None, "only an admitted call runs"
+        return self.admission
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The body returned: `value` for the caller, `ending` for the record."""
+
+    value: object
+    ending: Succeeded
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The body raised `error`, which Celery is to see as it is; Ignore and Reject do not end as a failure."""
+
+    error: BaseException
+    ending: Raised | Succeeded | AskedToRetry
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """The body asked for another attempt; `publish` is done once the record says so."""
+
+    error: BaseException
+    ending: AskedToRetry
+
+
+@dataclass(frozen=True, slots=True)
+class Fenced:
+    """The attempt lost its action while it ran: nothing it did counts any more, and Celery is told nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAway:
+    """The store did not answer before the run: nothing ran, the message goes back with a delay."""
+
+    problem: str
+
+
+Ran: TypeAlias = Returned | Failed | Retrying
+Outcome: TypeAlias = Ran | Fenced | StoreAway | Parked | Deferred | Denied | Ended | Dropped | NotSubmitted

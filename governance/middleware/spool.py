@@ -1,0 +1,117 @@
+"""What could not be written while the store was away, on local disk until it can.
+
+One file for each note, written aside, synced and renamed, so that a note is whole or not there. Every note names the
+attempt it belongs to, and the store's guards make applying it twice the same as once.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from governance.core.actions import Lease, State
+from governance.core.changes import ActionRef
+from governance.core.ledger import Hold, Unit, Usage
+from governance.errors import StateDirUnusable
+from governance.operations.context import Governance
+from governance.operations.finish import Abandoned, AskedToRetry, Finish, Outcome, Raised, Succeeded, finish
+from governance.store import actions
+
+log = structlog.get_logger(__name__)
+
+_OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in (Succeeded, Raised, AskedToRetry, Abandoned)}
+
+
+class Spool:
+    """A folder of notes. Raises StateDirUnusable when it cannot be written."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise StateDirUnusable(str(folder), problem.strerror or str(problem)) from problem
+        if not os.access(folder, os.W_OK):
+            raise StateDirUnusable(str(folder), "no write permission")
+
+    def keep(self, ending: Finish) -> None:
+        """Keeps an attempt's end."""
+        self._write(
+            f"{ending.ref.id}-{ending.ref.attempt}",
+            {"finish": asdict(ending), "outcome": type(ending.outcome).__name__},
+        )
+
+    def give_back(self, action_id: str, lease: Lease, started_us: int) -> None:
+        """Keeps that the admission written by `lease` at `started_us` may have been committed and did not run."""
+        self._write(
+            f"{action_id}-{started_us}-given-back",
+            {"action_id": action_id, "lease": asdict(lease), "started_us": started_us},
+        )
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("*.json"))
+
+    def drain(self, gov: Governance) -> int:
+        """Applies every note and removes it; returns how many. Raises StoreUnavailable while the store is away."""
+        drained = 0
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                note = json.loads(path.read_text())
+            except FileNotFoundError:
+                # Another worker of this machine was faster.
+                continue
+            self._apply(gov, note)
+            path.unlink(missing_ok=True)
+            drained += 1
+        return drained
+
+    def _apply(self, gov: Governance, note: dict[str, Any]) -> None:
+        if "finish" in note:
+            result = finish(gov, _finish(note["finish"], _OUTCOMES[note["outcome"]]))
+            log.info("spooled finish applied", action=note["finish"]["ref"]["id"], result=type(result).__name__)
+            return
+        action = actions.find(gov.store, note["action_id"])
+        lease = note["lease"]
+        if (
+            action is None
+            or action.ref.state is not State.RUNNING
+            or (action.lease_worker, action.lease_child) != (lease["worker_id"], lease["child"])
+            # The same child may have been admitted again since, by another message.
+            or action.started_us != note["started_us"]
+        ):
+            return
+        finish(
+            gov,
+            Finish(
+                ref=action.ref,
+                holds=actions.holds_of(gov.store, action.ref.id, action.ref.attempt),
+                outcome=Abandoned("the store went away during admission"),
+                usage=Usage(),
+                actor=f"worker:{lease['worker_id']}",
+                at_us=gov.clock.now_us(),
+            ),
+        )
+
+    def _write(self, name: str, note: dict[str, Any]) -> None:
+        safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
+        aside = self.folder / f"{safe}.{os.getpid()}.tmp"
+        with aside.open("w") as file:
+            json.dump(note, file)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(self.folder / f"{safe}.json")
+
+
+def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:
+    ref = kept["ref"]
+    return Finish(
+        ref=ActionRef(ref["id"], ref["session_id"], State(ref["state"]), ref["attempt"]),
+        holds=tuple(Hold(hold["account_id"], Unit(hold["unit"]), hold["amount"]) for hold in kept["holds"]),
+        outcome=outcome(**kept["outcome"]),
+        usage=Usage(**kept["usage"]),
+        actor=kept["actor"],
+        at_us=kept["at_us"],
+    )

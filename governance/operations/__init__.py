@@ -1,0 +1,1 @@
+"""Use cases, one transaction each: gather, let the core decide, apply."""

@@ -1,0 +1,246 @@
+"""Admit: gather one snapshot, let the gates decide, apply the decision while the snapshot still holds; else again."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from governance.core import admit as core
+from governance.core.actions import TERMINAL, Lease, State
+from governance.core.changes import ActionRef, Author, Change, admitted, deferred, denied, parked
+from governance.core.ledger import Account, Hold, estimate
+from governance.core.policy import ActionFacts, Risk, decide
+from governance.core.sessions import account_ids
+from governance.core.tickets import OpenTicket
+from governance.errors import AdmissionUncertain, StoreUnavailable
+from governance.operations.context import Governance
+from governance.operations.sessions import InForce, in_force
+from governance.store import actions
+from governance.store.actions import ActionRow
+from governance.store.changes import apply
+
+# Every round is caused by another writer's success, so this bound is only a guard against a defect.
+_ROUNDS_MAX = 1000
+# A message that Celery held back may come a little early.
+_EARLY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message in a worker: the action it names and what it would run.
+
+    `stream` is what the message says; it only saves a round trip, the row decides.
+    """
+
+    action_id: str
+    stream: str
+    digest: str
+    arguments: Mapping[str, object]
+    redelivered: bool
+    can_wait: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The attempt may run; its holds are taken. `action` is the row as it was before."""
+
+    action: ActionRow
+    ref: ActionRef
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """Waits for a person; a decision publishes its message again."""
+
+    action_id: str
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """Waits for its time."""
+
+    action_id: str
+    until_us: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    action_id: str
+    rule: str
+    reason: str
+    guidance: str | None
+    suggest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The action ended, and this message is what tells Celery."""
+
+    action: ActionRow
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Nothing to do for this message: the action runs elsewhere, has ended, or is not due."""
+
+    action_id: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class NotSubmitted:
+    """Nobody submitted it: it has to be submitted first."""
+
+
+Admission: TypeAlias = Admitted | Parked | Deferred | Denied | Ended | Dropped | NotSubmitted
+
+
+def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
+    """Decides what becomes of a message. On any error nothing may run.
+
+    Raises StoreUnavailable when nothing was written, AdmissionUncertain when the answer to the write was lost.
+    """
+    stream = arrival.stream
+    for _ in range(_ROUNDS_MAX):
+        now_us = gov.clock.now_us()
+        force = in_force(gov, stream, now_us)
+        gathered = actions.gather(gov.store, arrival.action_id, account_ids(force.session.id))
+        if gathered is None:
+            return NotSubmitted()
+        action, accounts = gathered
+        if action.stream != stream:
+            stream = action.stream
+            continue
+        answer = _not_to_decide(gov, action, arrival, now_us)
+        if answer is not None:
+            return answer
+        decision = core.decide(_snapshot(action, force, accounts, arrival, now_us))
+        change = _change(gov, action, force, decision, lease, now_us)
+        try:
+            applied = apply(gov.store, change)
+        except StoreUnavailable as problem:
+            raise AdmissionUncertain(problem.url, problem.problem, now_us) from problem
+        if applied:
+            return _answer(action, change, decision)
+    raise StoreUnavailable(gov.store.masked_url, f"action {arrival.action_id} kept moving for {_ROUNDS_MAX} rounds")
+
+
+def ended(gov: Governance, action_id: str) -> Ended | Denied | None:
+    """The outcome of an action, for whoever else waits for it; None while it has none."""
+    action = actions.find(gov.store, action_id)
+    if action is None or action.ref.state not in TERMINAL:
+        return None
+    return _denied(action) if action.ref.state is State.DENIED else Ended(action)
+
+
+def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us: int) -> Admission | None:
+    """What the action's state says before any gate is asked; None when it is queued, due, and this is its message."""
+    state = action.ref.state
+    if state in TERMINAL:
+        # A redelivered message is the one whose worker died on the way to telling Celery.
+        if arrival.redelivered or actions.delivered(gov.store, action.ref.id, now_us):
+            return _denied(action) if state is State.DENIED else Ended(action)
+        return Dropped(action.ref.id, f"it is {state} and was delivered")
+    if state is State.PARKED:
+        return Parked(action.ref.id, action.rule or "", action.reason or "")
+    if state is State.DEFERRED:
+        return Deferred(action.ref.id, action.not_before_us or now_us, action.reason or "")
+    if state is not State.QUEUED:
+        return Dropped(action.ref.id, f"it is {state}")
+    if arrival.digest != action.digest:
+        return Dropped(action.ref.id, "the message carries other arguments than the ones that were submitted")
+    if action.not_before_us is not None and action.not_before_us > now_us + gov.clock.span_us(_EARLY_S):
+        return Dropped(action.ref.id, "it is not due yet")
+    return None
+
+
+def _snapshot(
+    action: ActionRow, force: InForce, accounts: tuple[Account, ...], arrival: Arrival, now_us: int
+) -> core.Snapshot:
+    facts = ActionFacts(
+        name=action.name,
+        risk=Risk(action.risk),
+        resource=action.resource,
+        stream=action.stream,
+        agent_id=action.agent_id,
+        user=action.user,
+        team=action.team,
+        org=action.org,
+        cost_micros=action.cost_micros,
+        tokens=action.tokens,
+        arguments=arrival.arguments,
+    )
+    return core.Snapshot(
+        action=action.ref,
+        digest=action.digest,
+        session=force.session,
+        verdict=decide(force.policy, facts),
+        ticket=action.ticket,
+        accounts=accounts,
+        amounts=estimate(action.cost_micros, action.tokens),
+        on_exhausted=force.plan.on_exhausted,
+        expires_us=action.expires_us,
+        can_wait=arrival.can_wait,
+        now_us=now_us,
+    )
+
+
+def _change(
+    gov: Governance, action: ActionRow, force: InForce, decision: core.Decision, lease: Lease, now_us: int
+) -> Change:
+    by = Author(f"worker:{lease.worker_id}", now_us)
+    match decision:
+        case core.Admit(holds, ticket, rule):
+            return admitted(
+                action.ref,
+                by,
+                session_id=force.session.id,
+                lease=lease,
+                holds=holds,
+                ticket=ticket,
+                rule=rule,
+            )
+        case core.ParkFor(rule, reason, timeout_us):
+            return parked(
+                action.ref,
+                by,
+                OpenTicket(
+                    id=gov.new_id(),
+                    action_id=action.ref.id,
+                    digest=action.digest,
+                    rule=rule,
+                    reason=reason,
+                    requested_us=now_us,
+                    expires_us=now_us + timeout_us,
+                ),
+            )
+        case core.DeferUntil(until_us, rule, reason):
+            return deferred(action.ref, by, until_us=until_us, rule=rule, reason=reason)
+        case core.Refuse(rule, reason, guidance, suggest):
+            return denied(action.ref, by, rule=rule, reason=reason, guidance=guidance, suggest=suggest, delivered=True)
+        case _:
+            assert_never(decision)
+
+
+def _answer(action: ActionRow, change: Change, decision: core.Decision) -> Admission:
+    match decision:
+        case core.Admit(holds):
+            ref = ActionRef(action.ref.id, change.event.session_id, State.RUNNING, change.attempt)
+            return Admitted(action, ref, holds)
+        case core.ParkFor(rule, reason):
+            return Parked(action.ref.id, rule, reason)
+        case core.DeferUntil(until_us, _, reason):
+            return Deferred(action.ref.id, until_us, reason)
+        case core.Refuse(rule, reason, guidance, suggest):
+            return Denied(action.ref.id, rule, reason, guidance, suggest)
+        case _:
+            assert_never(decision)
+
+
+def _denied(action: ActionRow) -> Denied:
+    suggest = tuple(json.loads(action.suggest)) if action.suggest else ()
+    return Denied(action.ref.id, action.rule or "", action.reason or "", action.guidance, suggest)

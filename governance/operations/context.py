@@ -1,0 +1,33 @@
+"""What every operation works with, put together once per process by the composition root."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from governance.clock import Clock
+from governance.core.policy import Policy
+from governance.core.sessions import Session
+from governance.store.engine import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The fleet's own limits, from Settings. Seconds are real seconds."""
+
+    attempts_max: int = 5
+    heartbeat_s: float = 3.0
+    lease_s: float = 12.0
+    relay_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """The store, the time, the policy of this process, and what it may keep in memory because it never changes."""
+
+    store: Store
+    clock: Clock
+    policy: Policy
+    policy_source: str
+    new_id: Callable[[], str]
+    limits: Limits = field(default_factory=Limits)
+    policies: dict[str, Policy] = field(default_factory=dict)
+    sessions: dict[str, Session] = field(default_factory=dict)

@@ -1,0 +1,46 @@
+"""What a running attempt may do besides ending: write to the trail, and ask whether it still owns its action."""
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from governance.core.changes import ActionRef
+from governance.core.digest import canonical_json
+from governance.core.events import Event
+from governance.errors import AttemptFenced, InvalidOption
+from governance.operations.context import Governance
+from governance.store import actions, events
+
+PAYLOAD_BYTES_MAX: Final = 64 * 1024
+_KIND = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
+
+
+def emit(gov: Governance, ref: ActionRef, kind: str, payload: Mapping[str, object], actor: str) -> None:
+    """Writes `agent.<kind>` to the session's trail.
+
+    Raises InvalidOption for a kind or payload that cannot be kept, AttemptFenced when the attempt lost its action.
+    """
+    if not _KIND.fullmatch(kind):
+        raise InvalidOption("kind", kind, "lower-case letters, digits, dots, dashes; 1 to 100 characters")
+    try:
+        size = len(canonical_json(payload).encode())
+    except (TypeError, ValueError) as problem:
+        raise InvalidOption("payload", kind, f"JSON ({problem})") from None
+    if size > PAYLOAD_BYTES_MAX:
+        raise InvalidOption("payload", f"{size} bytes", f"at most {PAYLOAD_BYTES_MAX} bytes of JSON")
+    event = Event(
+        session_id=ref.session_id,
+        kind=f"agent.{kind}",
+        actor=actor,
+        at_us=gov.clock.now_us(),
+        action_id=ref.id,
+        attempt=ref.attempt,
+        payload=payload,
+    )
+    if not events.append_owned(gov.store, event):
+        raise AttemptFenced(ref.id, ref.attempt)
+
+
+def owns(gov: Governance, ref: ActionRef) -> bool:
+    """Whether the attempt still runs the action, as far as the store knows."""
+    return actions.still_owns(gov.store, ref.id, ref.attempt)

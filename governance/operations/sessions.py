@@ -1,0 +1,72 @@
+"""The session in force: opened by whoever needs its window first, with the policy version that process has loaded."""
+
+from dataclasses import dataclass
+
+from governance.core.events import Event
+from governance.core.plans import StreamPlan
+from governance.core.policy import Policy
+from governance.core.sessions import Session, accounts, session_id
+from governance.core.windows import window_at
+from governance.errors import NotFound
+from governance.operations.context import Governance
+from governance.policy_file import parse_policy
+from governance.store import sessions as store_sessions
+
+_KEPT_SESSIONS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """A session with the policy version pinned to it and its stream's plan."""
+
+    session: Session
+    policy: Policy
+    plan: StreamPlan
+
+
+def in_force(gov: Governance, stream: str, now_us: int) -> InForce:
+    """The session of `stream` at `now_us`, opened if nobody has."""
+    window = window_at(gov.policy.plan_for(stream).window, now_us)
+    name = session_id(stream, window)
+    session = gov.sessions.get(name)
+    if session is None:
+        session = store_sessions.find(gov.store, name) or _open(
+            gov, Session(name, stream, window, gov.policy.hash), now_us
+        )
+        if len(gov.sessions) >= _KEPT_SESSIONS:
+            gov.sessions.clear()
+        gov.sessions[name] = session
+    policy = pinned_policy(gov, session.policy_hash)
+    return InForce(session, policy, policy.plan_for(stream))
+
+
+def pinned_policy(gov: Governance, policy_hash: str) -> Policy:
+    """A policy version by its content hash, from the store when this process did not load it itself."""
+    if policy_hash == gov.policy.hash:
+        return gov.policy
+    policy = gov.policies.get(policy_hash)
+    if policy is None:
+        source = store_sessions.policy_source(gov.store, policy_hash)
+        if source is None:
+            raise NotFound("policy", policy_hash, "the session that pins it was opened by another database")
+        policy = gov.policies[policy_hash] = parse_policy(source, path=f"policy {policy_hash[:12]}")
+    return policy
+
+
+def _open(gov: Governance, session: Session, now_us: int) -> Session:
+    store_sessions.keep_policy(gov.store, gov.policy, gov.policy_source, now_us)
+    limits = gov.policy.plan_for(session.stream).limits
+    event = Event(
+        session_id=session.id,
+        kind="session.opened",
+        actor="governance",
+        at_us=now_us,
+        payload={
+            "stream": session.stream,
+            "policy": session.policy_hash,
+            "window_start_us": session.window.start_us,
+            "window_end_us": session.window.end_us,
+            "limits": {"cost_micros": limits.cost_micros, "actions": limits.actions, "tokens": limits.tokens},
+        },
+    )
+    return store_sessions.open_once(gov.store, session, accounts(session, limits), event)

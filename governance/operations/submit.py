@@ -1,0 +1,137 @@
+"""Submit: claim the command_id, let the policy decide, record the action with its message, its ticket and its event."""
+
+from dataclasses import dataclass
+from typing import TypeAlias, assert_never
+
+from governance.core.actions import State, Submission
+from governance.core.admit import CANNOT_WAIT
+from governance.core.events import Event
+from governance.core.policy import Allow, Deny, Park, Steer, Verdict, decide
+from governance.core.tickets import OpenTicket
+from governance.errors import CommandConflict
+from governance.operations.context import Governance
+from governance.operations.sessions import in_force
+from governance.store import actions, submissions
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A new action, in the state the policy gave it."""
+
+    action_id: str
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Repeated:
+    """The command_id was used before with the same content: this is the action it made."""
+
+    action_id: str
+    state: State
+
+
+Submitted: TypeAlias = Recorded | Repeated
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """How the policy's verdict is written down."""
+
+    state: State
+    rule: str
+    reason: str
+    guidance: str | None = None
+    suggest: tuple[str, ...] = ()
+    ticket: OpenTicket | None = None
+
+
+def submit(gov: Governance, submission: Submission) -> Submitted:
+    """Records `submission`; budgets are not asked here, they are held when it runs.
+
+    Raises CommandConflict when the command_id, or the action's id, was used with other content.
+    """
+    now_us = gov.clock.now_us()
+    force = in_force(gov, submission.stream, now_us)
+    entry = _entry(gov, submission, decide(force.policy, submission.facts()), now_us)
+    recorded = submissions.record(
+        gov.store,
+        submission,
+        session_id=force.session.id,
+        state=entry.state,
+        event=_event(submission, force.session.id, entry, now_us),
+        ticket=entry.ticket,
+        rule=entry.rule,
+        reason=entry.reason,
+        guidance=entry.guidance,
+        suggest=entry.suggest,
+    )
+    if recorded:
+        return Recorded(submission.action_id, entry.state)
+    return _first(gov, submission)
+
+
+def _first(gov: Governance, submission: Submission) -> Repeated:
+    first = actions.find_by_command(gov.store, submission.command_id, submission.action_id)
+    assert first is not None, "a conflicting row cannot vanish: actions are never deleted while they count"
+    if first.command_id != submission.command_id or first.digest != submission.digest:
+        raise CommandConflict(submission.command_id, f"action {first.ref.id} ({first.name})")
+    return Repeated(first.ref.id, first.ref.state)
+
+
+def _entry(gov: Governance, submission: Submission, verdict: Verdict, now_us: int) -> _Entry:
+    match verdict:
+        case Allow(rule, reason):
+            return _Entry(State.QUEUED, rule, reason)
+        case Park(rule, reason) if not submission.can_wait:
+            return _Entry(State.DENIED, rule, f"{reason}; {CANNOT_WAIT}")
+        case Park(rule, reason, timeout_us):
+            ticket = OpenTicket(
+                id=gov.new_id(),
+                action_id=submission.action_id,
+                digest=submission.digest,
+                rule=rule,
+                reason=reason,
+                requested_us=now_us,
+                expires_us=now_us + timeout_us,
+            )
+            return _Entry(State.PARKED, rule, reason, ticket=ticket)
+        case Steer(rule, reason, guidance, suggest):
+            return _Entry(State.DENIED, rule, reason, guidance, suggest)
+        case Deny(rule, reason):
+            return _Entry(State.DENIED, rule, reason)
+        case _:
+            assert_never(verdict)
+
+
+def _event(submission: Submission, session_id: str, entry: _Entry, now_us: int) -> Event:
+    payload: dict[str, object] = {
+        "name": submission.name,
+        "command_id": submission.command_id,
+        "digest": submission.digest,
+        "risk": submission.risk,
+        "correlation_id": submission.correlation_id,
+        "rule": entry.rule,
+    }
+    asked = {
+        "agent": submission.agent_id,
+        "user": submission.user,
+        "team": submission.team,
+        "org": submission.org,
+        "resource": submission.resource,
+        "cost_micros": submission.cost_micros,
+        "tokens": submission.tokens,
+        "reason": entry.reason if entry.state is not State.QUEUED else None,
+        "guidance": entry.guidance,
+        "ticket": entry.ticket.id if entry.ticket else None,
+    }
+    payload |= {key: value for key, value in asked.items() if value}
+    return Event(
+        session_id=session_id,
+        kind="action.submitted",
+        actor=submission.agent_id or "producer",
+        at_us=now_us,
+        action_id=submission.action_id,
+        attempt=0,
+        state=entry.state,
+        payload=payload,
+    )

@@ -1,0 +1,193 @@
+"""The shape of a policy file: one model per thing, every key known, every value strict.
+
+Values are what the core wants (microseconds, micro-USD, compiled conditions) and are written back as the one canonical
+way to say them.
+"""
+
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    StringConstraints,
+)
+
+from governance.cel import CelCondition, compile_condition
+from governance.core.instants import SECOND_US
+from governance.core.money import MICROS_PER_USD, cost_micros, token_count
+from governance.core.plans import OnExhausted
+from governance.core.policy import ConditionError, Risk
+from governance.core.windows import DAY_US, WindowPlan, zone
+from governance.errors import InvalidAmount, InvalidOption
+
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_TIMEOUT_MAX_US: Final = 366 * DAY_US
+
+
+def _version(value: object) -> object:
+    if type(value) is not int or value != 1:
+        raise ValueError("expected 1, the version of the format that this release reads")
+    return value
+
+
+def _duration(value: object) -> int:
+    """`90s`, `15m`, `1h` or `1d` in microseconds."""
+    if isinstance(value, str) and value[:-1].isascii() and value[:-1].isdigit() and len(value) <= 12:
+        seconds = _SECONDS.get(value[-1])
+        if seconds and int(value[:-1]):
+            return int(value[:-1]) * seconds * SECOND_US
+    raise ValueError("expected a duration such as 90s, 15m, 1h or 1d")
+
+
+def _window(length_us: int) -> int:
+    try:
+        return WindowPlan(length_us, "UTC").length_us
+    except InvalidOption as invalid:
+        raise ValueError(f"expected {invalid.args[2]}") from None
+
+
+def _timeout(length_us: int) -> int:
+    if length_us > _TIMEOUT_MAX_US:
+        raise ValueError("expected at most 366d")
+    return length_us
+
+
+def _timezone(name: str) -> str:
+    try:
+        return zone(name).key
+    except InvalidOption as invalid:
+        raise ValueError(f"expected {invalid.args[2]}") from None
+
+
+def _micros(value: object) -> int:
+    try:
+        return cost_micros(value, "cost_usd")
+    except InvalidAmount as invalid:
+        raise ValueError(f"expected {invalid.args[2]}") from None
+
+
+def _tokens(value: object) -> int:
+    try:
+        return token_count(value, "tokens")
+    except InvalidAmount as invalid:
+        raise ValueError(f"expected {invalid.args[2]}") from None
+
+
+def _condition(value: object) -> CelCondition:
+    if not isinstance(value, str):
+        raise ValueError("expected a CEL expression as text")
+    try:
+        return compile_condition(value.strip())
+    except ConditionError as error:
+        raise ValueError(error.problem) from None
+
+
+def _some(value: object) -> object:
+    """One or a list. An empty list would match nothing, which nobody means."""
+    if value == []:
+        raise ValueError("expected at least one")
+    return value if isinstance(value, list) else [value]
+
+
+Text: TypeAlias = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=1000)]
+Name: TypeAlias = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
+Pattern: TypeAlias = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)]
+Patterns: TypeAlias = Annotated[tuple[Pattern, ...] | None, BeforeValidator(_some)]
+Tokens: TypeAlias = Annotated[int, BeforeValidator(_tokens)]
+Count: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=10**12)]
+Duration: TypeAlias = Annotated[
+    int, BeforeValidator(_duration), PlainSerializer(lambda length_us: f"{length_us // SECOND_US}s")
+]
+Usd: TypeAlias = Annotated[
+    int,
+    BeforeValidator(_micros),
+    PlainSerializer(lambda micros: f"{micros // MICROS_PER_USD}.{micros % MICROS_PER_USD:06d}"),
+]
+When: TypeAlias = Annotated[
+    InstanceOf[CelCondition], BeforeValidator(_condition), PlainSerializer(lambda condition: condition.source)
+]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LimitsModel(Model):
+    """Limits of one window; a unit that is left out is unlimited."""
+
+    cost_usd: Usd | None = None
+    actions: Count | None = None
+    tokens: Tokens | None = None
+
+
+class StreamModel(Model):
+    window: Annotated[Duration, AfterValidator(_window)]
+    timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
+    limits: LimitsModel
+    on_exhausted: OnExhausted = OnExhausted.DENY
+
+
+class MatchModel(Model):
+    action: Patterns = None
+    risk: Annotated[tuple[Risk, ...] | None, BeforeValidator(_some)] = None
+    stream: Patterns = None
+    agent: Patterns = None
+    resource: Patterns = None
+    user: Patterns = None
+    team: Patterns = None
+    org: Patterns = None
+
+
+class BaseRule(Model):
+    """What every rule has. `match` is required: a rule about everything says so with `match: {}`."""
+
+    id: Name
+    match: MatchModel
+    when: When | None = None
+    reason: Text | None = None
+
+
+class AllowModel(BaseRule):
+    effect: Literal["allow"]
+
+
+class SteerModel(BaseRule):
+    effect: Literal["steer"]
+    guidance: Text
+    suggest: Annotated[tuple[Pattern, ...], BeforeValidator(_some)] = ()
+
+
+class ApprovalTermsModel(Model):
+    timeout: Annotated[Duration, AfterValidator(_timeout)]
+
+
+class ApprovalModel(BaseRule):
+    effect: Literal["approval"]
+    approval: ApprovalTermsModel
+
+
+class DenyModel(BaseRule):
+    """A refusal says why."""
+
+    effect: Literal["deny"]
+    reason: Text
+
+
+RuleModel: TypeAlias = AllowModel | SteerModel | ApprovalModel | DenyModel
+
+
+class PolicyModel(Model):
+    version: Annotated[int, BeforeValidator(_version)]
+    streams: dict[Name, StreamModel]
+    rules: tuple[Annotated[RuleModel, Field(discriminator="effect")], ...]
+
+
+class AnyRule(BaseRule):
+    """A rule whose effect is not known, so that its other problems can be told all the same."""
+
+    model_config = ConfigDict(extra="ignore")

@@ -1,0 +1,170 @@
+"""What is wrong with a policy file, in its author's words: line, key path, what was expected and what was found."""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+from pydantic import BaseModel, ValidationError
+
+from governance.core.policy import DEFAULT_STREAM, NO_RULE, Effect
+from governance.policy_model import (
+    AllowModel,
+    AnyRule,
+    ApprovalModel,
+    ApprovalTermsModel,
+    DenyModel,
+    LimitsModel,
+    MatchModel,
+    PolicyModel,
+    SteerModel,
+    StreamModel,
+)
+from governance.yaml_document import Document, Path, Problem
+
+Error: TypeAlias = Mapping[str, Any]
+
+_RULES: Final[Mapping[str, type[BaseModel]]] = {
+    Effect.ALLOW: AllowModel,
+    Effect.STEER: SteerModel,
+    Effect.APPROVAL: ApprovalModel,
+    Effect.DENY: DenyModel,
+}
+_EFFECTS: Final = ", ".join(_RULES)
+
+# pydantic's word -> ours.
+_EXPECTED: Final[Mapping[str, str]] = {
+    "string_type": "text",
+    "string_too_short": "some text",
+    "string_too_long": "at most {max_length} characters",
+    "string_pattern_mismatch": "a name of at most 100 letters, digits and . _ : / - that starts with a letter or digit",
+    "int_type": "a whole number",
+    "greater_than_equal": "{ge} or more",
+    "less_than_equal": "at most {le}",
+    "enum": "one of {expected}",
+    "tuple_type": "a list",
+    "dict_type": "a mapping",
+    "model_type": "a mapping",
+    "model_attributes_type": "a mapping",
+}
+
+_WHY: Final[Mapping[str, str]] = {
+    "match": ", a rule about every action says so with {}",
+    "reason": ", a rule that denies says why",
+    "guidance": ", a rule that steers says what to do instead",
+    "limits": ", a stream without limits says so with {}",
+}
+
+
+def policy_problems(document: Document, invalid: ValidationError | None) -> list[str]:
+    """Every problem of a document that is a mapping, in the order of its lines."""
+    problems = document.problems + _across(document)
+    known = {problem.path for problem in problems}
+    for error in _errors(document, invalid):
+        problem = _problem(document, error)
+        if problem.path not in known:
+            problems.append(problem)
+    return [str(problem) for problem in sorted(problems, key=lambda problem: problem.line)]
+
+
+def _across(document: Document) -> list[Problem]:
+    """What can only be said about the file as a whole."""
+    problems = []
+    content = document.value if isinstance(document.value, dict) else {}
+    streams, rules = content.get("streams"), content.get("rules")
+    if isinstance(streams, dict) and DEFAULT_STREAM not in streams:
+        text = f"the stream {DEFAULT_STREAM!r} is missing: it is the plan of every stream that is not named here"
+        problems.append(Problem(document.line_of(("streams",)), ("streams",), text))
+    first_line: dict[str, int] = {}
+    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
+        name = rule.get("id") if isinstance(rule, dict) else None
+        if not isinstance(name, str):
+            continue
+        path = ("rules", index, "id")
+        line = document.line_of(path)
+        if name in first_line:
+            problems.append(Problem(line, path, f"the id {name!r} is taken by the rule on line {first_line[name]}"))
+        elif name == NO_RULE:
+            problems.append(Problem(line, path, f"the id {NO_RULE!r} means that no rule decided, choose another"))
+        first_line.setdefault(name, line)
+    return problems
+
+
+def _errors(document: Document, invalid: ValidationError | None) -> list[Error]:
+    """pydantic's errors, with those of the rules that it gave up on because it could not tell their effect."""
+    errors: list[Error] = []
+    for error in invalid.errors(include_url=False) if invalid else ():
+        errors.append(error)
+        if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            try:
+                AnyRule.model_validate(error["input"])
+            except ValidationError as rule:
+                inner = rule.errors(include_url=False)
+                errors += [{**found, "loc": (*error["loc"], "any", *found["loc"])} for found in inner]
+    return errors
+
+
+def _problem(document: Document, error: Error) -> Problem:
+    path: Path = tuple(error["loc"])
+    if path[:1] == ("rules",) and len(path) > 2:
+        path = path[:2] + path[3:]  # without the effect, by which pydantic chose the rule's model
+    kind, found = error["type"], error["input"]
+    context = error.get("ctx", {})
+    match kind:
+        case "missing":
+            return Problem(document.line_of(path), path, f"this key is missing{_WHY.get(str(path[-1]), '')}")
+        case "union_tag_not_found":
+            path = (*path, "effect")
+            return Problem(document.line_of(path), path, f"this key is missing, expected one of {_EFFECTS}")
+        case "union_tag_invalid":
+            path = (*path, "effect")
+            text = f"expected one of {_EFFECTS}, got {_shown(found['effect'])}"
+            return Problem(document.line_of(path), path, text)
+        case "extra_forbidden":
+            return Problem(document.line_of(path), path, f"unknown key, expected one of {_keys(error['loc'])}")
+        case "value_error":
+            text = str(context["error"])
+        case _ if kind in _EXPECTED:
+            text = f"expected {_EXPECTED[kind].format(**context)}"
+        case _:
+            text = str(error["msg"])
+    path = document.nearest(path)
+    return Problem(document.line_of(path), path, f"{text}, got {_shown(found)}")
+
+
+def _keys(loc: Path) -> str:
+    """The keys that are known where an unknown one was found."""
+    return ", ".join(_model(loc[:-1]).model_fields)
+
+
+def _model(place: Path) -> type[BaseModel]:
+    match place:
+        case ("streams", _):
+            return StreamModel
+        case ("streams", _, "limits"):
+            return LimitsModel
+        case ("rules", _, str(effect)):
+            return _RULES[effect]
+        case ("rules", _, _, "match"):
+            return MatchModel
+        case ("rules", _, _, "approval"):
+            return ApprovalTermsModel
+        case _:
+            return PolicyModel
+
+
+def _shown(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            return f"{value!r:.80}"
+        case Decimal() | int():
+            return f"{value!s:.80}"
+        case list() | tuple():
+            return "a list"
+        case dict():
+            return "a mapping"
+        case None:
+            return "nothing"
+        case _:
+            return f"a {type(value).__name__}"

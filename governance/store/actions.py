@@ -1,0 +1,278 @@
+"""Reading actions: what admission gathers, what people list, and what the sweeps pick up."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import RowMapping, func, select
+
+from governance.core.actions import State
+from governance.core.changes import ActionRef
+from governance.core.ledger import Account, Hold, Unit
+from governance.core.tickets import Ticket, TicketState
+from governance.store.engine import Store
+from governance.store.schema import actions, entries
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRow:
+    """An action as admission reads it."""
+
+    ref: ActionRef
+    command_id: str
+    name: str
+    digest: str
+    stream: str
+    idempotent: bool
+    risk: str
+    resource: str | None
+    agent_id: str | None
+    user: str | None
+    team: str | None
+    org: str | None
+    cost_micros: int
+    tokens: int
+    correlation_id: str
+    message: str
+    rule: str | None
+    reason: str | None
+    guidance: str | None
+    suggest: str | None
+    result: str | None
+    error_type: str | None
+    error: str | None
+    not_before_us: int | None
+    expires_us: int | None
+    lease_worker: str | None
+    lease_child: str | None
+    created_us: int
+    started_us: int | None
+    published_us: int | None
+    publish_count: int
+    delivered_us: int | None
+    ticket: Ticket | None
+
+
+_ACTION = (
+    "id",
+    "session_id",
+    "state",
+    "attempt",
+    "command_id",
+    "name",
+    "digest",
+    "stream",
+    "idempotent",
+    "risk",
+    "resource",
+    "agent_id",
+    "user",
+    "team",
+    "org",
+    "cost_micros",
+    "tokens",
+    "correlation_id",
+    "message",
+    "rule",
+    "reason",
+    "guidance",
+    "suggest",
+    "result",
+    "error_type",
+    "error",
+    "not_before_us",
+    "expires_us",
+    "lease_worker",
+    "lease_child",
+    "created_us",
+    "started_us",
+    "published_us",
+    "publish_count",
+    "delivered_us",
+)
+_COLUMNS = ", ".join(f'a."{column}"' for column in _ACTION) + ", t.id, t.state, t.digest"
+_FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
+_WIDTH = len(_ACTION) + 3
+
+
+@lru_cache(maxsize=8)
+def _gather_sql(accounts: int) -> str:
+    names = ", ".join(f":account{n}" for n in range(accounts))
+    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us
+        {_FROM} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
+
+
+def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> tuple[ActionRow, tuple[Account, ...]] | None:
+    """The action, its ticket and its accounts, as one statement saw them; None: no such action."""
+    values: dict[str, object] = {"id": action_id}
+    values.update((f"account{n}", account_id) for n, account_id in enumerate(account_ids))
+    found = store.read(_gather_sql(len(account_ids)), values)
+    if not found:
+        return None
+    accounts = tuple(
+        Account(id=c[0], unit=Unit(c[1]), limit=c[2], posted=c[3], held=c[4], resets_us=c[5])
+        for c in (row[_WIDTH:] for row in found)
+        if c[0] is not None
+    )
+    return _action(found[0]), accounts
+
+
+def find(store: Store, action_id: str) -> ActionRow | None:
+    found = store.read(f"SELECT {_COLUMNS} {_FROM} WHERE a.id = :id", {"id": action_id})
+    return _action(found[0]) if found else None
+
+
+def find_by_command(store: Store, command_id: str, action_id: str) -> ActionRow | None:
+    """The action that owns `command_id`, else the one that has `action_id`."""
+    found = store.read(
+        f"""SELECT {_COLUMNS} {_FROM} WHERE a.command_id = :command OR a.id = :id
+            ORDER BY CASE WHEN a.command_id = :command THEN 0 ELSE 1 END LIMIT 1""",
+        {"command": command_id, "id": action_id},
+    )
+    return _action(found[0]) if found else None
+
+
+def still_owns(store: Store, action_id: str, attempt: int) -> bool:
+    """Whether `attempt` is the one that runs `action_id`."""
+    return bool(
+        store.read(
+            "SELECT 1 FROM actions WHERE id = :id AND attempt = :attempt AND state = 'running'",
+            {"id": action_id, "attempt": attempt},
+        )
+    )
+
+
+def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
+    """What `attempt` holds and has not closed, in lock order."""
+    found = store.read(
+        """SELECT e.account_id, c.unit, e.held_delta FROM entries e JOIN accounts c ON c.id = e.account_id
+            WHERE e.action_id = :id AND e.attempt = :attempt AND e.kind = 'hold' AND NOT EXISTS (
+                SELECT 1 FROM entries d WHERE d.action_id = e.action_id AND d.attempt = e.attempt
+                AND d.account_id = e.account_id AND d.kind <> 'hold')
+            ORDER BY e.account_id""",
+        {"id": action_id, "attempt": attempt},
+    )
+    return tuple(Hold(row[0], Unit(row[1]), row[2]) for row in found)
+
+
+def due(store: Store, now_us: int, limit: int) -> list[ActionRow]:
+    """Deferred actions whose time has come, oldest first."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.not_before_us <= :now
+            ORDER BY a.created_us, a.id LIMIT :limit""",
+        {"now": now_us, "limit": limit},
+    )
+
+
+def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
+    """Actions whose message is known not to be on its way."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.published_us IS NULL
+            AND a.state IN ('queued', 'parked', 'denied', 'failed', 'succeeded')
+            AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.id LIMIT :limit""",
+        {"now": now_us, "limit": limit},
+    )
+
+
+def silent(store: Store, *, stale_us: int, now_us: int, limit: int) -> list[ActionRow]:
+    """Actions whose message had no effect for `stale_us`, or twice as long for every publication more."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.state IN ('queued', 'denied', 'failed', 'succeeded')
+            AND a.published_us + :stale * (1 << (CASE WHEN a.publish_count > 8 THEN 8
+                ELSE a.publish_count - 1 END)) <= :now AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
+            ORDER BY a.created_us, a.id LIMIT :limit""",
+        {"stale": stale_us, "now": now_us, "limit": limit},
+    )
+
+
+def leased_by(store: Store, worker_id: str, limit: int) -> list[ActionRow]:
+    return _listed(
+        store,
+        "a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker ORDER BY a.id LIMIT :limit",
+        {"worker": worker_id, "limit": limit},
+    )
+
+
+def republished(store: Store, action: ActionRow, now_us: int) -> bool:
+    """Claims the next publication of a message, so that of two relays one publishes it."""
+    return bool(
+        store.run(
+            """UPDATE actions SET published_us = :now, publish_count = publish_count + 1
+                WHERE id = :id AND state = :state AND attempt = :attempt AND publish_count = :count RETURNING id""",
+            {
+                "now": now_us,
+                "id": action.ref.id,
+                "state": action.ref.state,
+                "attempt": action.ref.attempt,
+                "count": action.publish_count,
+            },
+        )
+    )
+
+
+def delivered(store: Store, action_id: str, now_us: int) -> bool:
+    """Claims the delivery of a terminal action's outcome; False when it was delivered before."""
+    return bool(
+        store.run(
+            """UPDATE actions SET delivered_us = :now WHERE id = :id AND delivered_us IS NULL
+                AND state IN ('succeeded', 'failed', 'denied') RETURNING id""",
+            {"id": action_id, "now": now_us},
+        )
+    )
+
+
+def unpublish(store: Store, action_id: str) -> None:
+    """Says that the message of a recorded action did not reach the broker; the relay publishes it."""
+    store.run("UPDATE actions SET published_us = NULL WHERE id = :id", {"id": action_id})
+
+
+def counts_by_state(store: Store) -> dict[str, int]:
+    found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
+    return {str(row[0]): int(row[1]) for row in found}
+
+
+def listing(store: Store, *, state: State | None, session_id: str | None, limit: int) -> list[RowMapping]:
+    """Actions for people, newest first."""
+    query = select(actions).order_by(actions.c.created_us.desc(), actions.c.id).limit(limit)
+    if state is not None:
+        query = query.where(actions.c.state == state)
+    if session_id is not None:
+        query = query.where(actions.c.session_id == session_id)
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def whole(store: Store, action_id: str) -> RowMapping | None:
+    with store.statement() as connection:
+        return connection.execute(select(actions).where(actions.c.id == action_id)).mappings().first()
+
+
+def spent(store: Store, action_id: str) -> dict[str, int]:
+    """What an action has posted so far, by account."""
+    query = (
+        select(entries.c.account_id, func.sum(entries.c.posted_delta))
+        .where(entries.c.action_id == action_id)
+        .group_by(entries.c.account_id)
+    )
+    with store.statement() as connection:
+        return {str(account): int(total) for account, total in connection.execute(query)}
+
+
+def _listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]:
+    return [_action(row) for row in store.read(f"SELECT {_COLUMNS} {_FROM} WHERE {where}", values)]
+
+
+def _action(row: Sequence[Any]) -> ActionRow:
+    id_, session_id, state, attempt, *columns = row[: len(_ACTION)]
+    ticket_id, ticket_state, ticket_digest = row[len(_ACTION) : _WIDTH]
+    named = dict(zip(_ACTION[4:], columns, strict=True))
+    named["idempotent"] = bool(named["idempotent"])
+    return ActionRow(
+        ref=ActionRef(id_, session_id, State(state), attempt),
+        ticket=Ticket(ticket_id, TicketState(ticket_state), ticket_digest) if ticket_id else None,
+        **named,
+    )

@@ -1,0 +1,173 @@
+"""Connections: one place that knows how SQLite and PostgreSQL differ in transactions, and what "away" looks like.
+
+Single statements run in autocommit, so that a wide statement is one round trip and holds its locks for no longer;
+`transaction()` groups several. On SQLite every transaction is BEGIN IMMEDIATE: a reader that upgrades to a writer
+half-way would fail with SQLITE_BUSY and no wait.
+"""
+
+import re
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from governance.errors import SettingsInvalid, StoreUnavailable
+
+SQLITE_BUSY_MS: Final = 30_000
+_NAMED = re.compile(r"(?<!:):([a-z_0-9]+)")
+
+
+class Store:
+    """An engine with the project's transaction habits. Raises StoreUnavailable whenever the database is away."""
+
+    def __init__(self, url: str, *, pool_size: int = 5) -> None:
+        self.url = _parse(url)
+        self.masked_url = self.url.render_as_string(hide_password=True)
+        self.is_postgresql = self.url.get_backend_name() == "postgresql"
+        self.engine = _postgresql(self.url, pool_size) if self.is_postgresql else _sqlite(self.url)
+        self._grouped = (
+            self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
+        )
+        self.round_trips = 0
+        event.listen(self.engine, "before_cursor_execute", self._count)
+
+    def after_fork(self) -> None:
+        """Drops the parent's connections without closing them: they are the parent's. Call first thing in a child."""
+        self.engine.dispose(close=False)
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Several statements, all or nothing. On PostgreSQL READ COMMITTED: guard every write."""
+        with self._available(), self._grouped.connect() as connection:
+            if self.is_postgresql:
+                with connection.begin():
+                    yield connection
+                self.round_trips += 2
+                return
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+
+    @contextmanager
+    def statement(self) -> Iterator[Connection]:
+        """A connection in autocommit, for single statements."""
+        with self._available(), self.engine.connect() as connection:
+            yield connection
+
+    def run(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        """One hand-written statement (`:name` parameters), sent as it is, in autocommit; the rows it returns."""
+        with self.statement() as connection:
+            return rows(connection, sql, values)
+
+    def read(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        """Like `run`, for statements that only read: tried a second time when the connection turns out to be stale."""
+        try:
+            return self.run(sql, values)
+        except StoreUnavailable:
+            return self.run(sql, values)
+
+    @contextmanager
+    def _available(self) -> Iterator[None]:
+        try:
+            yield
+        except (OperationalError, PoolTimeoutError) as problem:
+            raise StoreUnavailable(self.masked_url, _first_line(problem)) from problem
+        except DBAPIError as problem:
+            if problem.connection_invalidated:
+                raise StoreUnavailable(self.masked_url, _first_line(problem)) from problem
+            raise
+
+    def _count(self, *_: object) -> None:
+        self.round_trips += 1
+
+
+_dialect_sql: dict[str, str] = {}
+
+
+def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    """Runs hand-written SQL on either driver and returns its rows, if it has any."""
+    if connection.dialect.name == "postgresql":
+        translated = _dialect_sql.get(sql)
+        if translated is None:
+            translated = _dialect_sql[sql] = _NAMED.sub(r"%(\1)s", sql.replace("%", "%%"))
+        sql = translated
+    result = connection.exec_driver_sql(sql, values)
+    return result.fetchall() if result.returns_rows else ()
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise SettingsInvalid(
+            [f"ACP_DATABASE_URL={url!r}: expected sqlite:///FILE or postgresql://USER@HOST/NAME"]
+        ) from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise SettingsInvalid(
+            [f"ACP_DATABASE_URL names {parsed.get_backend_name()!r}: expected sqlite:///FILE or postgresql://..."]
+        )
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _postgresql(url: URL, pool_size: int) -> Engine:
+    try:
+        return create_engine(
+            url,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=30,
+            connect_args={
+                "connect_timeout": 5,
+                "prepare_threshold": 1,
+                "application_name": "acp",
+                "keepalives_idle": 15,
+                "tcp_user_timeout": 15_000,
+            },
+        )
+    except NoSuchModuleError as problem:
+        raise SettingsInvalid([f"ACP_DATABASE_URL={url.render_as_string()}: {problem}"]) from problem
+
+
+def _sqlite(url: URL) -> Engine:
+    if not url.database or url.database == ":memory:":
+        raise SettingsInvalid(["ACP_DATABASE_URL: an in-memory SQLite is seen by one process only; name a file"])
+    folder = Path(url.database).parent
+    if not folder.is_dir():
+        raise StoreUnavailable(url.render_as_string(), f"the folder {folder} does not exist")
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        # The driver must not open transactions by itself; Store.transaction() does.
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={SQLITE_BUSY_MS}",
+            "journal_mode=WAL",
+            # An admission that was answered must survive a power cut: its effect does.
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def _first_line(problem: BaseException) -> str:
+    cause = getattr(problem, "orig", None) or problem
+    return (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -1,0 +1,155 @@
+"""The trail: appending what is not a transition, sealing, and reading back."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from governance.core.actions import State
+from governance.core.events import GENESIS, Event, StoredEvent, chain_hash
+from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
+from governance.store.engine import Store, rows
+
+_COLUMNS = "id, session_id, kind, actor, at_us, action_id, attempt, state, payload, seq, hash"
+
+
+def append_owned(store: Store, event: Event) -> bool:
+    """Appends an event that only the running attempt may write; False when it no longer owns the action."""
+    return bool(
+        store.run(
+            f"""INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM actions
+                WHERE id = :e_action AND attempt = :e_attempt AND state = 'running' RETURNING id""",
+            event_values(event),
+        )
+    )
+
+
+def unsealed_sessions(store: Store, limit: int) -> list[str]:
+    found = store.read(
+        """SELECT session_id FROM (SELECT session_id, min(id) AS first FROM events WHERE seq IS NULL
+            GROUP BY session_id) AS pending ORDER BY first LIMIT :limit""",
+        {"limit": limit},
+    )
+    return [str(row[0]) for row in found]
+
+
+def seal(store: Store, session_id: str, limit: int) -> int:
+    """Numbers and chains up to `limit` unsealed events of a session; returns how many.
+
+    The session's row is locked, so that of two sealers one waits; an event that commits later is simply numbered later.
+    """
+    with store.transaction() as connection:
+        if store.is_postgresql:
+            rows(connection, "SELECT 1 FROM sessions WHERE id = :id FOR NO KEY UPDATE", {"id": session_id})
+        last = rows(
+            connection,
+            "SELECT seq, hash FROM events WHERE session_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1",
+            {"id": session_id},
+        )
+        seq, previous = (int(last[0][0]), str(last[0][1])) if last else (0, GENESIS)
+        pending = [
+            _event(row)
+            for row in rows(
+                connection,
+                f"SELECT {_COLUMNS} FROM events WHERE session_id = :id AND seq IS NULL ORDER BY id LIMIT :limit",
+                {"id": session_id, "limit": limit},
+            )
+        ]
+        sealed: list[dict[str, object]] = []
+        for event in pending:
+            seq += 1
+            previous = chain_hash(previous, event, seq)
+            sealed.append({"id": event.id, "seq": seq, "hash": previous})
+        if store.is_postgresql:
+            rows(
+                connection,
+                """UPDATE events e SET seq = s.seq, hash = s.hash
+                    FROM unnest(CAST(:ids AS bigint[]), CAST(:seqs AS bigint[]), CAST(:hashes AS text[]))
+                        AS s(id, seq, hash)
+                    WHERE e.id = s.id AND e.seq IS NULL""",
+                {
+                    "ids": [row["id"] for row in sealed],
+                    "seqs": [row["seq"] for row in sealed],
+                    "hashes": [row["hash"] for row in sealed],
+                },
+            )
+        else:
+            for row in sealed:
+                rows(
+                    connection,
+                    "UPDATE events SET seq = :seq, hash = :hash WHERE id = :id AND seq IS NULL",
+                    row,
+                )
+    return len(pending)
+
+
+def replay(store: Store, session_id: str, after_seq: int, limit: int) -> list[StoredEvent]:
+    """Sealed events of a session in their order, from `after_seq` (exclusive) on."""
+    found = store.read(
+        f"""SELECT {_COLUMNS} FROM events WHERE session_id = :id AND seq > :after ORDER BY seq LIMIT :limit""",
+        {"id": session_id, "after": after_seq, "limit": limit},
+    )
+    return [_event(row) for row in found]
+
+
+def after_id(store: Store, event_id: int, limit: int) -> list[StoredEvent]:
+    """Events in the order in which they were written, sealed or not."""
+    found = store.read(
+        f"SELECT {_COLUMNS} FROM events WHERE id > :id ORDER BY id LIMIT :limit",
+        {"id": event_id, "limit": limit},
+    )
+    return [_event(row) for row in found]
+
+
+def latest(store: Store, limit: int) -> list[StoredEvent]:
+    found = store.read(f"SELECT {_COLUMNS} FROM events ORDER BY id DESC LIMIT :limit", {"limit": limit})
+    return [_event(row) for row in reversed(found)]
+
+
+def of_action(store: Store, action_id: str) -> list[StoredEvent]:
+    found = store.read(f"SELECT {_COLUMNS} FROM events WHERE action_id = :id ORDER BY id", {"id": action_id})
+    return [_event(row) for row in found]
+
+
+def sessions_with_events(store: Store) -> list[str]:
+    return [str(row[0]) for row in store.read("SELECT DISTINCT session_id FROM events ORDER BY session_id", {})]
+
+
+def by_action(store: Store, batch: int) -> Iterator[tuple[str, list[StoredEvent]]]:
+    """Every action's whole history, one action at a time, in pages of `batch` actions."""
+    last = ""
+    while True:
+        ids = store.read(
+            "SELECT DISTINCT action_id FROM events WHERE action_id > :last ORDER BY action_id LIMIT :limit",
+            {"last": last, "limit": batch},
+        )
+        if not ids:
+            return
+        first, last = str(ids[0][0]), str(ids[-1][0])
+        found = store.read(
+            f"""SELECT {_COLUMNS} FROM events WHERE action_id >= :first AND action_id <= :last
+                ORDER BY action_id, id""",
+            {"first": first, "last": last},
+        )
+        history: list[StoredEvent] = []
+        for event in map(_event, found):
+            if history and history[0].action_id != event.action_id:
+                yield str(history[0].action_id), history
+                history = []
+            history.append(event)
+        if history:
+            yield str(history[0].action_id), history
+
+
+def _event(row: Sequence[Any]) -> StoredEvent:
+    return StoredEvent(
+        id=row[0],
+        session_id=row[1],
+        kind=row[2],
+        actor=row[3],
+        at_us=row[4],
+        action_id=row[5],
+        attempt=row[6],
+        state=State(row[7]) if row[7] is not None else None,
+        payload=row[8],
+        seq=row[9],
+        hash=row[10],
+    )

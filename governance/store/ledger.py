@@ -1,0 +1,50 @@
+"""Reading the ledger: what people see of budgets, and what the audit recomputes."""
+
+from sqlalchemy import RowMapping, select
+
+from governance.store.engine import Store
+from governance.store.schema import accounts
+
+
+def listing(store: Store, *, session_id: str | None, limit: int) -> list[RowMapping]:
+    query = select(accounts).order_by(accounts.c.window_start_us.desc(), accounts.c.id).limit(limit)
+    if session_id is not None:
+        query = query.where(accounts.c.scope_id == session_id)
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def account_count(store: Store) -> int:
+    return int(store.read("SELECT count(*) FROM accounts", {})[0][0])
+
+
+def unbalanced(store: Store) -> list[tuple[str, int, int, int, int]]:
+    """Accounts whose columns are not the sums of their entries: (id, held, sum held, posted, sum posted)."""
+    found = store.read(
+        """SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
+            (SELECT account_id, sum(held_delta) AS held, sum(posted_delta) AS posted FROM entries GROUP BY account_id) s
+            ON s.account_id = a.id WHERE a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0)
+            ORDER BY a.id""",
+        {},
+    )
+    return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]
+
+
+def orphan_holds(store: Store) -> list[tuple[str, int, str]]:
+    """Open holds that no running attempt owns: (action, attempt, account)."""
+    found = store.read(
+        """SELECT h.action_id, h.attempt, h.account_id FROM entries h
+            WHERE h.kind = 'hold' AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
+                AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind <> 'hold')
+            AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.id = h.action_id AND a.attempt = h.attempt
+                AND a.state = 'running') ORDER BY h.action_id""",
+        {},
+    )
+    return [(str(r[0]), int(r[1]), str(r[2])) for r in found]
+
+
+def spent_micros(store: Store) -> int:
+    found = store.read(
+        "SELECT coalesce(sum(posted), 0) FROM accounts WHERE scope = 'session' AND unit = 'cost_micros'", {}
+    )
+    return int(found[0][0])

@@ -1,0 +1,79 @@
+"""Policies and sessions: written once, by whoever needs them first, never changed; safe to keep in memory."""
+
+from collections.abc import Sequence
+
+from governance.core.events import Event
+from governance.core.ledger import Account
+from governance.core.policy import Policy
+from governance.core.sessions import Session
+from governance.core.windows import Window
+from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
+from governance.store.engine import Store, rows
+
+_COLUMNS = "id, stream, window_start_us, window_end_us, policy_hash"
+
+
+def keep_policy(store: Store, policy: Policy, source: str, now_us: int) -> None:
+    store.run(
+        "INSERT INTO policies (hash, source, created_us) VALUES (:hash, :source, :now) ON CONFLICT DO NOTHING",
+        {"hash": policy.hash, "source": source, "now": now_us},
+    )
+
+
+def policy_source(store: Store, policy_hash: str) -> str | None:
+    found = store.read("SELECT source FROM policies WHERE hash = :hash", {"hash": policy_hash})
+    return str(found[0][0]) if found else None
+
+
+def find(store: Store, session_id: str) -> Session | None:
+    found = store.read(f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session_id})
+    return _session(found[0]) if found else None
+
+
+def open_once(store: Store, session: Session, accounts: Sequence[Account], event: Event) -> Session:
+    """Opens `session` with its accounts unless it is open already; returns the one that is."""
+    with store.transaction() as connection:
+        opened = rows(
+            connection,
+            f"""INSERT INTO sessions ({_COLUMNS}, opened_us)
+                VALUES (:id, :stream, :start, :end, :policy, :now) ON CONFLICT DO NOTHING RETURNING id""",
+            {
+                "id": session.id,
+                "stream": session.stream,
+                "start": session.window.start_us,
+                "end": session.window.end_us,
+                "policy": session.policy_hash,
+                "now": event.at_us,
+            },
+        )
+        if opened:
+            for account in accounts:
+                rows(
+                    connection,
+                    """INSERT INTO accounts (id, scope, scope_id, unit, window_start_us, window_end_us, limit_amount,
+                        posted, held) VALUES (:id, 'session', :session, :unit, :start, :end, :limit, 0, 0)""",
+                    {
+                        "id": account.id,
+                        "session": session.id,
+                        "unit": account.unit,
+                        "start": session.window.start_us,
+                        "end": session.window.end_us,
+                        "limit": account.limit,
+                    },
+                )
+            rows(
+                connection,
+                f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})",
+                event_values(event),
+            )
+        return _session(rows(connection, f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session.id})[0])
+
+
+def listed(store: Store, limit: int) -> list[Session]:
+    found = store.read(f"SELECT {_COLUMNS} FROM sessions ORDER BY window_start_us DESC, id LIMIT :n", {"n": limit})
+    return [_session(row) for row in found]
+
+
+def _session(row: Sequence[object]) -> Session:
+    id_, stream, start, end, policy_hash = row
+    return Session(str(id_), str(stream), Window(int(str(start)), int(str(end))), str(policy_hash))

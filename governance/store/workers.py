@@ -1,0 +1,43 @@
+"""Heartbeats: one row for each worker process, not for each action."""
+
+from governance.store.engine import Store
+
+
+def register(store: Store, worker_id: str, pid: int, now_us: int) -> None:
+    store.run(
+        """INSERT INTO workers (id, pid, started_us, heartbeat_us) VALUES (:id, :pid, :now, :now)
+            ON CONFLICT (id) DO UPDATE SET heartbeat_us = :now, suspected_us = NULL""",
+        {"id": worker_id, "pid": pid, "now": now_us},
+    )
+
+
+def beat(store: Store, worker_id: str, now_us: int) -> None:
+    store.run(
+        "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL WHERE id = :id",
+        {"id": worker_id, "now": now_us},
+    )
+
+
+def stopped(store: Store, worker_id: str, now_us: int) -> None:
+    store.run("UPDATE workers SET stopped_us = :now WHERE id = :id", {"id": worker_id, "now": now_us})
+
+
+def suspect(store: Store, *, lapsed_before_us: int, now_us: int) -> int:
+    """Marks the workers whose heartbeat has lapsed; their next heartbeat clears the mark."""
+    return len(
+        store.run(
+            """UPDATE workers SET suspected_us = :now
+                WHERE heartbeat_us < :lapsed AND suspected_us IS NULL RETURNING id""",
+            {"now": now_us, "lapsed": lapsed_before_us},
+        )
+    )
+
+
+def lost(store: Store, *, suspected_before_us: int) -> list[str]:
+    """Workers that own attempts and have been suspected for long enough, or that said goodbye."""
+    found = store.read(
+        """SELECT w.id FROM workers w WHERE (w.suspected_us <= :before OR w.stopped_us IS NOT NULL)
+            AND EXISTS (SELECT 1 FROM actions a WHERE a.state = 'running' AND a.lease_worker = w.id) ORDER BY w.id""",
+        {"before": suspected_before_us},
+    )
+    return [str(row[0]) for row in found]

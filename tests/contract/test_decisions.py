@@ -1,0 +1,141 @@
+"""Decisions on tickets and on actions in doubt: made once, bound to the arguments, safe to repeat."""
+
+import pytest
+
+from governance.core.policy import Risk
+from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
+from governance.operations import audit, decide
+from governance.operations.admit import Admitted, Denied, Dropped, Ended, Parked
+from governance.operations.finish import AskedToRetry
+from governance.operations.recover import child_lost
+from tests.support.governed import LEASE, Desk, ManualClock, submission
+
+
+def approve(desk: Desk, ref: str, command_id: str | None = None, reason: str | None = "fine") -> decide.Decided:
+    return decide.approve(desk.gov, ref, by="user:ann", reason=reason, command_id=command_id)
+
+
+def ticket_states(desk: Desk) -> list[str]:
+    return [str(row[0]) for row in desk.gov.store.read("SELECT state FROM tickets ORDER BY requested_us, id", {})]
+
+
+def test_an_approved_action_runs_and_its_ticket_is_consumed(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    assert approve(desk, made.action_id).state == "queued"
+    assert ticket_states(desk) == ["approved"]
+    desk.finish(desk.admitted(made))
+    assert ticket_states(desk) == ["consumed"]
+    row = desk.gov.store.read("SELECT decided_by, decision_reason FROM tickets", {})[0]
+    assert tuple(row) == ("user:ann", "fine")
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_retry_of_an_approved_action_needs_no_second_person(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    approve(desk, made.action_id)
+    desk.finish(desk.admitted(made), AskedToRetry("flaky", desk.gov.clock.now_us()))
+    assert isinstance(desk.arrive(made), Admitted)
+
+
+def test_a_retry_with_other_arguments_needs_a_new_approval(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH, digest="refund 5")
+    approve(desk, made.action_id)
+    change = AskedToRetry("changed", desk.gov.clock.now_us(), message='{"new": 1}', digest="refund 5000")
+    desk.finish(desk.admitted(made), change)
+    assert isinstance(desk.arrive(made, digest="refund 5000"), Parked)
+    assert sorted(ticket_states(desk)) == ["consumed", "pending"]
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_denied_ticket_denies_its_action_with_the_persons_reason(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    decide.deny(desk.gov, made.action_id, by="user:ann", reason="customer is a fraud", command_id=None)
+    told = desk.arrive(made)
+    assert isinstance(told, Denied)
+    assert (told.rule, told.reason) == ("ask", "customer is a fraud")
+    assert isinstance(desk.arrive(made), Dropped)
+
+
+def test_a_decision_is_made_once(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    approve(desk, made.action_id)
+    with pytest.raises(StateConflict, match="is approved, so it cannot be denied"):
+        decide.deny(desk.gov, made.action_id, by="user:bob", reason="no", command_id=None)
+
+
+def test_a_repeated_decision_gets_the_first_answer(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    first = approve(desk, made.action_id, "cmd-1")
+    again = approve(desk, made.action_id, "cmd-1")
+    assert (again.action_id, again.state, again.repeated) == (first.action_id, first.state, True)
+    with pytest.raises(CommandConflict, match="cmd-1"):
+        decide.deny(desk.gov, made.action_id, by="user:ann", reason="no", command_id="cmd-1")
+
+
+def test_nobody_answered_means_denied(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    clock = desk.gov.clock
+    assert isinstance(clock, ManualClock)
+    clock.pass_s(15 * 60 - 1)
+    assert decide.expire_overdue(desk.gov, "escalation") == []
+    clock.pass_s(1)
+    with pytest.raises(StateConflict, match="overdue"):
+        approve(desk, made.action_id)
+    assert decide.expire_overdue(desk.gov, "escalation") == [made.action_id]
+    assert decide.expire_overdue(desk.gov, "escalation") == []
+    told = desk.arrive(made)
+    assert isinstance(told, Denied)
+    assert told.reason == "nobody answered in time, so it is denied"
+    assert ticket_states(desk) == ["expired"]
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_every_overdue_ticket_expires_however_many_there_are(desk: Desk) -> None:
+    for _ in range(450):
+        desk.submit(risk=Risk.HIGH)
+    clock = desk.gov.clock
+    assert isinstance(clock, ManualClock)
+    clock.pass_s(16 * 60)
+    assert len(decide.expire_overdue(desk.gov, "escalation")) == 450
+    assert desk.gov.store.read("SELECT count(*) FROM actions WHERE state = 'denied'", {})[0][0] == 450
+
+
+def test_an_approval_waives_the_click_and_not_the_limits(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH, stream="small", cost_micros=200_000)
+    approve(desk, made.action_id)
+    refused = desk.arrive(made)
+    assert isinstance(refused, Denied)
+    assert refused.rule == "budget:cost_micros"
+
+
+def test_an_unknown_ticket_is_named(desk: Desk) -> None:
+    with pytest.raises(NotFound, match="no ticket 'nope'"):
+        approve(desk, "nope")
+
+
+def in_doubt(desk: Desk) -> str:
+    made = desk.submit(idempotent=False, cost_micros=500)
+    desk.admitted(made)
+    assert child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "killed") == "in_doubt"
+    assert isinstance(desk.arrive(made), Dropped)
+    return made.action_id
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "told"),
+    [("succeeded", "succeeded", Ended), ("failed", "failed", Ended), ("retry", "queued", Admitted)],
+)
+def test_a_person_resolves_what_is_in_doubt(desk: Desk, outcome: str, state: str, told: type) -> None:
+    action_id = in_doubt(desk)
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
+    decided = decide.resolve(desk.gov, action_id, outcome=outcome, by="user:ann", reason="I looked", command_id=None)
+    assert decided.state == state
+    assert isinstance(desk.arrive(submission(action_id=action_id)), told)
+    with pytest.raises(StateConflict, match="only an action in doubt"):
+        decide.resolve(desk.gov, action_id, outcome=outcome, by="user:ann", reason="I looked", command_id=None)
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_resolution_is_one_of_three(desk: Desk) -> None:
+    with pytest.raises(InvalidOption, match="succeeded, failed or retry"):
+        decide.resolve(desk.gov, in_doubt(desk), outcome="maybe", by="u", reason="r", command_id=None)

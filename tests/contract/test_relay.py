@@ -1,0 +1,67 @@
+"""The relay publishes what nobody heard of, once for each claim, less and less often."""
+
+from governance.operations import relay
+from governance.operations.admit import Deferred
+from tests.support.governed import Desk, ManualClock
+
+
+def clock(desk: Desk) -> ManualClock:
+    assert isinstance(desk.gov.clock, ManualClock)
+    return desk.gov.clock
+
+
+def ids(outgoing: list[relay.Outgoing]) -> list[str]:
+    return [out.action_id for out in outgoing]
+
+
+def test_a_message_the_broker_refused_goes_out_at_once_and_once(desk: Desk) -> None:
+    made = desk.submit()
+    assert ids(relay.unpublished(desk.gov, 10)) == []
+    relay.not_published(desk.gov, made.action_id)
+    out = relay.unpublished(desk.gov, 10)
+    assert [(o.action_id, o.message) for o in out] == [(made.action_id, made.message)]
+    assert relay.unpublished(desk.gov, 10) == []
+
+
+def test_a_silent_message_goes_out_again_with_a_doubling_interval(desk: Desk) -> None:
+    made = desk.submit()
+    silence_s = desk.gov.limits.relay_s
+    waits = []
+    for _ in range(4):
+        waited = 0.0
+        while not (out := relay.silent(desk.gov, 10)):
+            clock(desk).pass_s(silence_s)
+            waited += silence_s
+        assert ids(out) == [made.action_id]
+        waits.append(waited / silence_s)
+    assert waits == [1, 2, 4, 8]
+
+
+def test_what_runs_waits_or_ended_is_not_published_again(desk: Desk) -> None:
+    running = desk.submit()
+    desk.admitted(running)
+    done = desk.submit()
+    desk.finish(desk.admitted(done))
+    clock(desk).pass_s(100_000)
+    assert relay.silent(desk.gov, 10) == []
+    assert relay.unpublished(desk.gov, 10) == []
+
+
+def test_a_deferred_action_is_released_when_it_is_due(desk: Desk) -> None:
+    desk.finish(desk.admitted(desk.submit(stream="patient")))
+    made = desk.submit(stream="patient")
+    assert isinstance(desk.arrive(made), Deferred)
+    assert relay.release_due(desk.gov, "relay", 10) == []
+    clock(desk).pass_s(3600)
+    assert ids(relay.release_due(desk.gov, "relay", 10)) == [made.action_id]
+    assert relay.release_due(desk.gov, "relay", 10) == []
+    desk.finish(desk.admitted(made))
+    assert desk.state(made) == "succeeded"
+
+
+def test_a_long_countdown_is_published_when_it_is_due(desk: Desk) -> None:
+    made = desk.submit(not_before_us=clock(desk).at_us + 3_600_000_000)
+    relay.not_published(desk.gov, made.action_id)
+    assert relay.unpublished(desk.gov, 10) == []
+    clock(desk).pass_s(3600)
+    assert ids(relay.unpublished(desk.gov, 10)) == [made.action_id]

@@ -1,0 +1,139 @@
+"""Eight processes that start at one moment and do the same thing to one database."""
+
+import multiprocessing
+import multiprocessing.queues
+import multiprocessing.synchronize
+import queue
+import random
+from collections import Counter
+from collections.abc import Callable
+
+from governance.clock import SystemClock
+from governance.core.actions import Lease
+from governance.core.ledger import Usage
+from governance.errors import StateConflict
+from governance.operations import decide
+from governance.operations.admit import Admitted, Denied
+from tests.support.governed import Desk, make_governance, submission
+
+
+def spend(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Admits and finishes actions of random cost on one budget until `argument` of them were asked."""
+    seen: Counter[str] = Counter()
+    for _ in range(int(argument)):
+        cost = rng.randrange(1, 5000)
+        made = desk.submit(stream="small", cost_micros=cost, tokens=0)
+        admission = desk.arrive(made)
+        if isinstance(admission, Admitted):
+            seen["admitted"] += 1
+            desk.finish(admission, usage=Usage(cost_micros=rng.randrange(0, cost + 1), tokens=0))
+        else:
+            assert isinstance(admission, Denied), admission
+            seen[admission.rule] += 1
+    return seen
+
+
+def take(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Asks for `argument` actions of cost 1000 and keeps what it holds."""
+    seen: Counter[str] = Counter()
+    for _ in range(int(argument)):
+        admission = desk.arrive(desk.submit(stream="small", cost_micros=1000, tokens=0))
+        seen["admitted" if isinstance(admission, Admitted) else "denied"] += 1
+    return seen
+
+
+def same_messages(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Every racer gets a message for each of the same actions, in its own order."""
+    ids = argument.split(",")
+    rng.shuffle(ids)
+    seen: Counter[str] = Counter()
+    for action_id in ids:
+        admission = desk.arrive(submission(action_id=action_id))
+        seen[type(admission).__name__] += 1
+        if isinstance(admission, Admitted):
+            desk.finish(admission)
+    return seen
+
+
+def same_commands(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Every racer submits the same commands."""
+    commands = [f"command-{n}" for n in range(int(argument))]
+    rng.shuffle(commands)
+    seen: Counter[str] = Counter()
+    for command in commands:
+        desk.submit(command_id=command)
+        seen[type(desk.submitted).__name__] += 1
+    return seen
+
+
+def decisions(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Every racer approves or denies the same tickets."""
+    ids = argument.split(",")
+    rng.shuffle(ids)
+    seen: Counter[str] = Counter()
+    for action_id in ids:
+        try:
+            if rng.random() < 0.5:
+                decide.approve(desk.gov, action_id, by="racer", reason=None, command_id=None)
+            else:
+                decide.deny(desk.gov, action_id, by="racer", reason="no", command_id=None)
+            seen["won"] += 1
+        except StateConflict:
+            seen["lost"] += 1
+    return seen
+
+
+JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
+    job.__name__: job for job in (spend, take, same_messages, same_commands, decisions)
+}
+
+
+def race(url: str, job: str, argument: str, racers: int) -> Counter[str]:
+    """Runs `job` in `racers` processes at once; what all of them saw, added up. Raises what a racer raised."""
+    # A fork server imports everything once; its children start at the speed of a fork, from a process with no threads.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.racer"])
+    barrier = context.Barrier(racers)
+    answers: multiprocessing.queues.Queue[Counter[str] | str] = context.Queue()
+    processes = [
+        context.Process(target=_racer, args=(url, job, argument, seed, barrier, answers), daemon=True)
+        for seed in range(racers)
+    ]
+    seen: Counter[str] = Counter()
+    try:
+        for process in processes:
+            process.start()
+        for _ in processes:
+            answer = answers.get(timeout=120)
+            assert isinstance(answer, Counter), answer
+            seen += answer
+    except queue.Empty:
+        raise AssertionError(f"a racer of {job} did not answer; exit codes {[p.exitcode for p in processes]}") from None
+    finally:
+        for process in processes:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+                process.join()
+            process.close()
+        answers.close()
+        answers.join_thread()
+    return seen
+
+
+def _racer(
+    url: str,
+    job: str,
+    argument: str,
+    seed: int,
+    barrier: "multiprocessing.synchronize.Barrier",
+    answers: "multiprocessing.queues.Queue[Counter[str] | str]",
+) -> None:
+    desk = Desk(make_governance(url, clock=SystemClock()), Lease(f"racer-{seed}", "1"))
+    barrier.wait(timeout=60)
+    try:
+        answers.put(JOBS[job](desk, argument, random.Random(seed)))
+    except Exception as problem:
+        answers.put(f"{type(problem).__name__}: {problem}")
+    finally:
+        desk.gov.store.close()
