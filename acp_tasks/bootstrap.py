@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 
 from governance.core.policy import Policy
-from governance.policy_file import canonical, load_policy, parse_policy
+from governance.policy_file import canonical, parse_policy, read_policy
 from uuid_utils.compat import uuid7
 
 from governance.clock import SystemClock
@@ -98,9 +98,11 @@ def _own_name(pid: int) -> str:
 
 def _policy(path: Path | None) -> tuple[Policy, str]:
     if path is None:
-        text = resources.files("governance").joinpath("default_policy.yaml").read_text()
-        return parse_policy(text, path="the packaged default policy"), canonical(text)
-    return load_policy(path), canonical(path.read_text())
+        source = "the packaged default policy"
+        text = resources.files("governance").joinpath("default_policy.yaml").read_text(encoding="utf-8")
+    else:
+        source, text = str(path), read_policy(path)
+    return parse_policy(text, source), canonical(text)
 
 
 def _after_fork() -> None:

@@ -61,10 +61,10 @@ class GovernedTask(Task[Any, Any]):
     @classmethod
     def on_bound(cls, app: Celery) -> None:
         """Checks the task's options when Celery binds it, and brings what governance needs into its app."""
-        if cls.name is None or cls.name.startswith("celery."):
-            cls.governed = False
-            return
         install(app)
+        if cls.name is None or cls.name.startswith("celery."):
+            # Celery's own (chords, maps) only move what is governed by itself.
+            cls.governed = False
         if cls.governed:
             options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream")
             cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})

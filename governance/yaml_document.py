@@ -91,11 +91,11 @@ class _Reader:
     def value(self, node: Node, path: Path) -> Value:
         self._document.lines.setdefault(path, _line(node))
         if id(node) in self._seen:
-            self._problem(node, path, "aliases (*name) are not accepted, write it out")
+            self._problem(path, "aliases (*name) are not accepted, write it out")
             return None
         self._seen.add(id(node))
         if not isinstance(node, ScalarNode) and str(node.tag) not in _COLLECTIONS:
-            self._problem(node, path, f"the tag {node.tag} is not accepted")
+            self._problem(path, f"the tag {node.tag} is not accepted")
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
@@ -107,13 +107,13 @@ class _Reader:
         for key_node, value_node in node.value:
             key = key_node.value
             if not isinstance(key, str) or str(key_node.tag) not in (_TAG + "str", _TAG + "merge"):
-                self._problem(key_node, path, f"a key has to be text, quote it: {key!r:.60}")
+                self._problem(path, f"a key has to be text, quote it: {key!r:.60}", _line(key_node))
                 continue
-            self._readable(key_node, path, key)
+            self._readable(path, key, _line(key_node))
             inner = (*path, key)
             if key in mapping:
                 first = self._document.lines[inner]
-                self._problem(key_node, inner, f"this key is here twice, first on line {first}")
+                self._problem(inner, f"this key is here twice, first on line {first}", _line(key_node))
                 continue
             self._document.lines[inner] = _line(key_node)
             mapping[key] = self.value(value_node, inner)
@@ -124,32 +124,33 @@ class _Reader:
         kind = str(node.tag).removeprefix(_TAG)
         match kind:
             case "str" | "timestamp":
-                return self._readable(node, path, text)
+                return self._readable(path, text)
             case "int" if _WHOLE.fullmatch(text):
                 return int(text)
             case "int":
-                self._problem(node, path, f"write the number in plain decimal digits, or quote the text: {text:.60}")
+                self._problem(path, f"write the number in plain decimal digits, or quote the text: {text:.60}")
             case "float":
                 try:
                     return Decimal(_NOT_FINITE.get(text.lower(), text))
                 except InvalidOperation:
-                    self._problem(node, path, f"this is not a decimal number: {text:.60}")
+                    self._problem(path, f"this is not a decimal number: {text:.60}")
             case "bool":
                 return text.lower() == "true"
             case "null":
-                self._problem(node, path, "it is empty: give it a value, or leave the key out")
+                self._problem(path, "it is empty: give it a value, or leave the key out")
             case _:
-                self._problem(node, path, f"the tag {node.tag} is not accepted")
+                self._problem(path, f"the tag {node.tag} is not accepted")
         return None
 
-    def _readable(self, node: Node, path: Path, text: str) -> str:
+    def _readable(self, path: Path, text: str, line: int | None = None) -> str:
         found = _NOT_TEXT.search(text)
         if found:
-            self._problem(node, path, f"the character U+{ord(found[0]):04X} is not accepted in text")
+            self._problem(path, f"the character U+{ord(found[0]):04X} is not accepted in text", line)
         return text
 
-    def _problem(self, node: Node, path: Path, text: str) -> None:
-        self._document.problems.append(Problem(_line(node), path, text))
+    def _problem(self, path: Path, text: str, line: int | None = None) -> None:
+        """Without a line of its own it is at the path's: an empty value and an alias are marked elsewhere."""
+        self._document.problems.append(Problem(line or self._document.lines[path], path, text))
 
 
 def _line(node: Node) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governance.cel import EXPRESSION_CHARS_MAX, NESTING_MAX, compile_condition
@@ -80,7 +80,7 @@ def test_what_an_action_does_not_have_is_empty_text() -> None:
         ("action.cost > 0 && action.foo == 1", "undeclared reference to 'action.foo'"),
         ("action == 1", "undeclared reference to 'action' (an action has"),
         ("action['cost_micros'] > 0", "undeclared reference to 'action'"),
-        ("action.args.amount > 1", "undeclared reference to 'action.args'"),
+        ("action.args.amount > 1", "its arguments are in args)"),
         ("has(action.cost)", "undeclared reference"),
         ("cost_micros > 0", "undeclared reference to 'cost_micros'"),
         ("open('/etc/passwd') == ''", "undeclared reference to 'open'"),
@@ -119,7 +119,7 @@ def test_what_is_not_a_typed_bool_is_refused_at_load(source: str, problem: str) 
         ("args.x == 1", {"x": 1, "y": {1, 2}}, "Non-CEL value"),
         ("args.x == 1", {"x": 1, "y": "\ud800"}, ""),
         ("args.x.all(a, args.x.all(b, a + b >= 0))", {"x": list(range(300))}, "Iteration budget"),
-        ("args.x[args.i] == 1", {"x": [1], "i": 5}, "out of bounds"),
+        ("args.x[args.i] == 1", {"x": [1], "i": 5}, "Index error"),
         ("args.x[args.k] == 1", {"x": {}, "k": "\x00\n" * 5000}, "Key not found"),
     ],
 )
@@ -163,7 +163,7 @@ def test_an_expression_that_does_not_read_the_arguments_does_not_mind_them() -> 
     ("value", "source"),
     [
         ((1, 2), "args.x == [1, 2]"),
-        ({1: "a", None: "b", True: "c"}, "args.x['1'] == 'a' && args.x['null'] == 'b'"),
+        ({1: "a", None: "b"}, "args.x['1'] == 'a' && args.x['null'] == 'b'"),
         ({"deep": ({"er": (1,)},)}, "args.x.deep[0].er == [1]"),
         (Risk.HIGH, "args.x == 'high'"),
         (Decimal("1.50"), "args.x == '1.50'"),
@@ -173,8 +173,6 @@ def test_an_expression_that_does_not_read_the_arguments_does_not_mind_them() -> 
     ],
 )
 def test_arguments_read_as_their_json_would_after_the_message_travelled(value: object, source: str) -> None:
-    if isinstance(value, dict) and None in value:
-        value = {1: "a", None: "b"}
     assert compile_condition(source)(replace(FACTS, arguments={"x": value})) is True
 
 
@@ -185,6 +183,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["x", "y", "z"]), json_values))
 def test_whatever_the_arguments_it_is_a_bool_or_an_error(arguments: dict[str, object]) -> None:
     facts = replace(FACTS, arguments=arguments)

@@ -3,7 +3,7 @@
 from decimal import Decimal, localcontext
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governance.core.money import COST_MICROS_MAX, TOKENS_MAX, cost_micros, token_count, usd
@@ -103,6 +103,7 @@ def test_the_maximum_fits_a_bigint_many_times_over() -> None:
     assert TOKENS_MAX * 9_000_000 < 2**63
 
 
+@settings(deadline=None)
 @given(st.integers(0, COST_MICROS_MAX))
 def test_every_representable_amount_survives_text(micros: int) -> None:
     shown = usd(micros)
@@ -111,6 +112,7 @@ def test_every_representable_amount_survives_text(micros: int) -> None:
     assert cost_micros(shown[1:], "x") == micros
 
 
+@settings(deadline=None)
 @given(st.integers(0, COST_MICROS_MAX))
 def test_the_decimal_context_of_the_caller_does_not_matter(micros: int) -> None:
     amount = Decimal(micros).scaleb(-6)
@@ -119,6 +121,7 @@ def test_the_decimal_context_of_the_caller_does_not_matter(micros: int) -> None:
         assert cost_micros(amount, "x") == micros
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True))
 def test_a_float_is_its_shortest_text_or_refused(value: float) -> None:
     try:
@@ -128,6 +131,7 @@ def test_a_float_is_its_shortest_text_or_refused(value: float) -> None:
     assert Decimal(repr(value)) * 1_000_000 == micros
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.integers(), st.decimals(), st.binary(), st.none()))
 def test_whatever_it_is_given_it_answers_or_refuses(value: object) -> None:
     try:

@@ -5,7 +5,7 @@ from itertools import pairwise
 from types import MappingProxyType
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governance.core.plans import Limits, OnExhausted, StreamPlan
@@ -49,7 +49,6 @@ FACTS = ActionFacts(
     tokens=600,
     arguments={"case_id": "c1"},
 )
-NOBODY = replace(FACTS, resource=None, agent_id=None, user=None, team=None, org=None)
 
 
 def true(facts: ActionFacts) -> bool:
@@ -147,82 +146,6 @@ def test_a_failing_condition_of_a_rule_about_other_actions_does_not_matter() -> 
     assert decide(rules, FACTS) == Allow("allow", "because of allow")
 
 
-@pytest.mark.parametrize(
-    ("match", "mismatch"),
-    [
-        (Match(), None),
-        (Match(action=("case.refund",)), None),
-        (Match(action=("case.*",)), None),
-        (Match(action=("mail.*", "*.refund")), None),
-        (Match(action=("case.ref[aeiou]nd", "x")), None),
-        (Match(action=("case.refun?",)), None),
-        (Match(action=("*",)), None),
-        (Match(action=("Case.*",)), "action"),
-        (Match(action=("case",)), "action"),
-        (Match(action=("refund",)), "action"),
-        (Match(action=("case.refund.now",)), "action"),
-        (Match(action=("case?",)), "action"),
-        (Match(action=()), "action"),
-        (Match(risk=frozenset({Risk.HIGH, Risk.CRITICAL})), None),
-        (Match(risk=frozenset({Risk.LOW})), "risk"),
-        (Match(stream=("supp*",)), None),
-        (Match(stream=("default",)), "stream"),
-        (Match(agent=("desk-?",)), None),
-        (Match(agent=("desk",)), "agent"),
-        (Match(resource=("customer_case:*",)), None),
-        (Match(resource=("invoice:*",)), "resource"),
-        (Match(user=("u1",)), None),
-        (Match(user=("u2",)), "user"),
-        (Match(team=("t1",)), None),
-        (Match(team=("t2",)), "team"),
-        (Match(org=("o1",)), None),
-        (Match(org=("o2",)), "org"),
-        (Match(action=("case.*",), risk=frozenset({Risk.HIGH}), org=("o2",)), "org"),
-        (Match(action=("mail.*",), org=("o2",)), "action"),
-    ],
-)
-def test_every_part_of_a_match_must_match(match: Match, mismatch: str | None) -> None:
-    assert match.mismatch(FACTS) == mismatch
-
-
-@pytest.mark.parametrize(
-    ("part", "match"),
-    [
-        ("agent", Match(agent=("*",))),
-        ("resource", Match(resource=("*",))),
-        ("user", Match(user=("*",))),
-        ("team", Match(team=("*",))),
-        ("org", Match(org=("*",))),
-    ],
-)
-def test_what_an_action_does_not_have_matches_no_pattern(part: str, match: Match) -> None:
-    assert match.mismatch(FACTS) is None
-    assert match.mismatch(NOBODY) == part
-
-
-def test_a_name_with_line_breaks_is_matched_as_a_whole() -> None:
-    assert Match(action=("case.refund",)).mismatch(replace(FACTS, name="case.refund\n")) == "action"
-    assert Match(action=("case.refun?",)).mismatch(replace(FACTS, name="case.refund\n")) == "action"
-    assert Match(action=("case.*",)).mismatch(replace(FACTS, name="case.\nrefund")) is None
-
-
-def test_matches_compare_and_hash_by_what_they_say() -> None:
-    assert Match(action=("a*",)) == Match(action=("a*",))
-    assert len({Match(action=("a*",)), Match(action=("a*",)), Match(action=("b*",))}) == 2
-    assert "_tests" not in repr(Match())
-
-
-def test_a_rule_has_the_terms_of_its_effect_and_no_other() -> None:
-    with pytest.raises(ValueError, match="approval"):
-        Rule("r", Match(), None, Effect.APPROVAL, "why")
-    with pytest.raises(ValueError, match="approval"):
-        Rule("r", Match(), None, Effect.ALLOW, "why", approval=ApprovalTerms(1))
-    with pytest.raises(ValueError, match="guidance"):
-        Rule("r", Match(), None, Effect.STEER, "why")
-    with pytest.raises(ValueError, match="guidance"):
-        Rule("r", Match(), None, Effect.DENY, "why", guidance="x")
-
-
 def test_a_stream_without_a_plan_has_the_default_one() -> None:
     support = replace(PLAN, on_exhausted=OnExhausted.DEFER)
     both = Policy("hash", 1, {"default": PLAN, "support": support}, ())
@@ -294,6 +217,7 @@ def strictness(verdict: Verdict) -> int:
     return (Deny, Park, Steer, Allow).index(type(verdict))
 
 
+@settings(deadline=None)
 @given(policies(), facts_)
 def test_decide_and_explain_never_disagree(rules: Policy, facts: ActionFacts) -> None:
     explanation = explain(rules, facts)
@@ -303,6 +227,7 @@ def test_decide_and_explain_never_disagree(rules: Policy, facts: ActionFacts) ->
     assert decided == ([] if explanation.verdict.rule == NO_RULE else [explanation.verdict.rule])
 
 
+@settings(deadline=None)
 @given(policies(), facts_)
 def test_the_verdict_is_that_of_the_plain_definition(rules: Policy, facts: ActionFacts) -> None:
     applying: list[tuple[int, int, str]] = []
@@ -319,6 +244,7 @@ def test_the_verdict_is_that_of_the_plain_definition(rules: Policy, facts: Actio
         assert (strictness(verdict), verdict.rule) == (rank, name)
 
 
+@settings(deadline=None)
 @given(policies(), facts_)
 def test_what_is_allowed_has_a_rule_that_allows_it_and_none_that_fails(rules: Policy, facts: ActionFacts) -> None:
     if isinstance(decide(rules, facts), Allow):
@@ -328,6 +254,7 @@ def test_what_is_allowed_has_a_rule_that_allows_it_and_none_that_fails(rules: Po
         assert all(effect is Effect.ALLOW for effect, outcome in outcomes if outcome == Applies())
 
 
+@settings(deadline=None)
 @given(policies(), policies(), facts_)
 def test_more_rules_never_loosen_what_a_rule_decided(some: Policy, more: Policy, facts: ActionFacts) -> None:
     before = decide(some, facts)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from governance.core.windows import DAY_US, Window, WindowPlan, window_at
@@ -72,6 +72,7 @@ def instants(zone: str) -> st.SearchStrategy[int]:
     return st.one_of(near, anywhere)
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(ZONES), st.sampled_from(LENGTHS))
 def test_every_instant_is_in_exactly_one_window(data: st.DataObject, zone: str, length_us: int) -> None:
     plan, now_us = WindowPlan(length_us, zone), data.draw(instants(zone))
@@ -83,6 +84,7 @@ def test_every_instant_is_in_exactly_one_window(data: st.DataObject, zone: str, 
     assert window_at(plan, window.start_us - 1).end_us == window.start_us
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(ZONES), st.sampled_from(LENGTHS))
 def test_a_window_starts_at_its_local_time_or_at_the_jump_that_skips_it(
     data: st.DataObject, zone: str, length_us: int
@@ -92,6 +94,7 @@ def test_a_window_starts_at_its_local_time_or_at_the_jump_that_skips_it(
     assert jumped or since_midnight_us(local(zone, start_us)) % length_us == 0
 
 
+@settings(deadline=None)
 @given(st.data(), st.sampled_from(ZONES), st.sampled_from(LENGTHS))
 def test_a_window_is_as_long_as_planned_where_no_clock_changes(data: st.DataObject, zone: str, length_us: int) -> None:
     now_us = data.draw(instants(zone))

@@ -1,0 +1,153 @@
+"""Real worker processes of the shop, their database and their broker, for the tests that need them."""
+
+import importlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
+
+import pytest
+
+from acp_tasks import bootstrap
+from acp_tasks.publish import deliver
+from governance.operations import decide
+from governance.operations.context import Governance
+from governance.store import migrate
+from governance.store.engine import Store
+from tests.support.governed import policy_file
+
+T = TypeVar("T")
+ROOT = Path(__file__).parents[2]
+
+
+def eventually(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:
+    """Looks until it sees something true, for as long as `deadline_s`."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"not within {deadline_s:g} s: {what}")
+
+
+class Shop:
+    """A fleet of somebody's own project. Processes are ended by their own pid, at the latest by `close`."""
+
+    def __init__(self, folder: Path, database_url: str, broker_url: str, **settings: str) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.environment = {
+            "ACP_DATABASE_URL": database_url,
+            "ACP_BROKER_URL": broker_url,
+            "ACP_STATE_DIR": str(folder / "state"),
+            "ACP_POLICY": str(policy_file(folder)),
+            "SHOP_FOLDER": str(folder),
+            "PYTHONPATH": str(ROOT),
+            "C_FORCE_ROOT": "1",
+            **settings,
+        }
+        self.patch = pytest.MonkeyPatch()
+        for name, value in self.environment.items():
+            self.patch.setenv(name, value)
+        bootstrap.parts.cache_clear()
+        store = Store(database_url)
+        migrate.upgrade(store)
+        store.close()
+        self.tasks = self._import()
+
+    @property
+    def gov(self) -> Governance:
+        return bootstrap.governance()
+
+    def worker(self, name: str = "w", concurrency: int = 2, *extra: str, **environment: str) -> "Worker":
+        argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-l", "INFO", "--without-gossip", *extra]
+        return Worker(self, name, self._start(name, argv, environment))
+
+    def beat(self) -> subprocess.Popen[bytes]:
+        return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
+
+    def approve(self, action_id: str) -> None:
+        decide.approve(self.gov, action_id, by="user:ann", reason=None, command_id=None)
+        deliver(self.tasks.app, self.gov, action_id)
+
+    def deny(self, action_id: str, reason: str = "no") -> None:
+        decide.deny(self.gov, action_id, by="user:ann", reason=reason, command_id=None)
+        deliver(self.tasks.app, self.gov, action_id)
+
+    def state(self, action_id: str) -> str | None:
+        found = self.gov.store.read("SELECT state FROM actions WHERE id = :id", {"id": action_id})
+        return str(found[0][0]) if found else None
+
+    def until(self, action_id: str, state: str, deadline_s: float = 30.0) -> None:
+        eventually(lambda: self.state(action_id) == state, f"action {action_id} {state}", deadline_s)
+
+    def effects(self) -> list[str]:
+        path = self.folder / "effects.txt"
+        return path.read_text().splitlines() if path.exists() else []
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text()
+
+    def close(self) -> None:
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+        self.tasks.app.pool.force_close_all()
+        self.tasks.app.backend.client.connection_pool.disconnect()
+        self.tasks.app.close()
+        self.gov.store.close()
+        bootstrap.parts.cache_clear()
+        self.patch.undo()
+
+    def _import(self) -> ModuleType:
+        sys.modules.pop("tests.support.shop", None)
+        return importlib.import_module("tests.support.shop")
+
+    def _start(self, name: str, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+        with (self.folder / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "tests.support.shop", *arguments],
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+            )
+        self.processes.append(process)
+        return process
+
+
+class Worker:
+    """One worker process and its pool children."""
+
+    def __init__(self, shop: Shop, name: str, process: subprocess.Popen[bytes]) -> None:
+        self.shop, self.name, self.process = shop, name, process
+
+    def ready(self) -> "Worker":
+        def look() -> bool:
+            assert self.process.poll() is None, self.shop.log(self.name)
+            return f"{self.name}@shop ready" in self.shop.log(self.name)
+
+        eventually(look, f"worker {self.name} ready")
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL; Celery's pool children follow their parent."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(timeout=30)
+
+
+def failure(result: Any, timeout_s: float = 20.0) -> BaseException:
+    """What a result failed with."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at what it is
+        result.get(timeout=timeout_s)
+    return caught.value

@@ -1,0 +1,149 @@
+"""Somebody's own Celery project that uses governance: two lines, and the tasks the tests need."""
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+
+import beat_schedule
+from acp_tasks import current_run
+
+app = Celery("shop", task_cls="acp_tasks:GovernedTask")
+app.conf.update(
+    broker_url=os.environ["ACP_BROKER_URL"],
+    result_backend=os.environ["ACP_BROKER_URL"],
+    broker_connection_retry_on_startup=True,
+    worker_prefetch_multiplier=1,
+    worker_send_task_events=True,
+    task_track_started=True,
+    result_backend_thread_safe=True,
+    broker_transport_options={"visibility_timeout": 3600, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    beat_schedule={name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()},
+)
+
+
+def effect(folder: str, line: str) -> None:
+    """Something done to the outside world, counted by the tests."""
+    with open(Path(folder) / "effects.txt", "a") as file:
+        file.write(line + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@app.task(name="t.add", risk="low", idempotent=True, cost_usd="0.001")
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="t.total", risk="low")
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@app.task(name="t.ask", risk="high", cost_usd="0.004", idempotent=False, resource="customer_case:{case_id}")
+def ask(case_id: str, number: int = 1) -> int:
+    return number
+
+
+@app.task(name="t.never", risk="critical")
+def never(number: int = 1) -> int:
+    return number
+
+
+@app.task(name="t.undeclared")
+def undeclared() -> int:
+    return 1
+
+
+@app.task(name="t.boom", risk="low")
+def boom() -> None:
+    raise ValueError("boom")
+
+
+@app.task(name="t.flaky", bind=True, risk="low", idempotent=True)
+def flaky(self: Any, failures: int) -> list[int]:
+    run = current_run()
+    if run.attempt <= failures:
+        raise self.retry(countdown=0.05, max_retries=10)
+    return [self.request.retries, run.attempt]
+
+
+@app.task(name="t.seen", risk="low", idempotent=True, tokens=100, cost_usd="0.10")
+def seen(folder: str) -> dict[str, Any]:
+    run = current_run()
+    run.spend(cost_usd="0.02", tokens=30)
+    run.spend(cost_usd="0.01")
+    run.emit("looked", {"at": "things"})
+    effect(folder, run.command_id)
+    return {
+        "action_id": run.action_id,
+        "command_id": run.command_id,
+        "attempt": run.attempt,
+        "should_stop": run.should_stop(),
+    }
+
+
+@app.task(name="t.inherits", risk="low")
+def inherits() -> str:
+    return str(add.delay(1, 2).id)
+
+
+@app.task(name="t.effect", risk="low", idempotent=True)
+def idempotent_effect(folder: str) -> int:
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    return run.attempt
+
+
+@app.task(name="t.once", risk="low", idempotent=False)
+def single_effect(folder: str) -> int:
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    return run.attempt
+
+
+@app.task(name="t.dies", risk="low", idempotent=True)
+def dies(folder: str) -> int:
+    """Takes its pool child with it the first time."""
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    if run.attempt == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run.attempt
+
+
+@app.task(name="t.dies_once", risk="low", idempotent=False)
+def dies_once(folder: str) -> int:
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+@app.task(name="t.waits", risk="low", idempotent=True)
+def waits(folder: str) -> int:
+    """Runs until a file appears."""
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.05)
+    return run.attempt
+
+
+@app.task(name="t.hangs", risk="low", idempotent=True, time_limit=2)
+def hangs() -> None:
+    time.sleep(60)
+
+
+@app.task(name="t.not_json", risk="low")
+def not_json() -> object:
+    return object()
+
+
+@app.task(name="t.noted", governed=False)
+def noted(request: Any, error: Any, traceback: Any) -> None:
+    """An errback: Celery calls it with the failed task's request."""
+    effect(os.environ["SHOP_FOLDER"], f"errback {request.id} {type(error).__name__}")
