@@ -12,15 +12,15 @@ from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
-from governance.core.policy import Policy
-from governance.policy_file import canonical, parse_policy, read_policy
 from uuid_utils.compat import uuid7
 
 from governance.clock import SystemClock
 from governance.config import Settings, load_settings
 from governance.core.actions import Lease
+from governance.core.policy import Policy
 from governance.middleware.spool import Spool
 from governance.operations.context import Governance, Limits
+from governance.policy_file import canonical, parse_policy, read_policy
 from governance.store.engine import Store
 
 _WORKER = "ACP_WORKER"

@@ -108,9 +108,12 @@ def find_heart() -> Heart | None:
 
 
 def stop_heart() -> None:
+    """Stops this process's heart, if it has one."""
+    global _heart
     heart = find_heart()
     if heart is not None:
         heart.stop()
+        _heart = None
 
 
 def keep_alive() -> None:

@@ -9,6 +9,7 @@ from celery import Celery, Task
 from kombu.exceptions import OperationalError
 
 from acp_tasks.message import unpack
+from governance.faults import point
 from governance.operations.context import Governance
 from governance.operations.relay import Outgoing, message_of, not_published
 
@@ -42,6 +43,7 @@ def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float
 
 def deliver(app: Celery, gov: Governance, action_id: str) -> bool:
     """Publishes the message of an action that a decision released or ended."""
+    point("after_decision_before_publish")
     outgoing = message_of(gov, action_id)
     return outgoing is not None and publish(app, gov, outgoing)
 

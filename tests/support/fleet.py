@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import pytest
 
 from acp_tasks import bootstrap
+from acp_tasks.heart import stop_heart
 from acp_tasks.publish import deliver
 from governance.operations import decide
 from governance.operations.context import Governance
@@ -98,16 +99,18 @@ class Shop:
             if process.poll() is None:
                 process.kill()
             process.wait()
-        self.tasks.app.pool.force_close_all()
-        self.tasks.app.backend.client.connection_pool.disconnect()
-        self.tasks.app.close()
+        stop_heart()
         self.gov.store.close()
         bootstrap.parts.cache_clear()
         self.patch.undo()
 
     def _import(self) -> ModuleType:
-        sys.modules.pop("tests.support.shop", None)
-        return importlib.import_module("tests.support.shop")
+        """The shop as its own producer imports it: once for a process, whatever the database."""
+        shop = importlib.import_module("tests.support.shop")
+        assert shop.app.conf.broker_url == self.environment["ACP_BROKER_URL"]
+        with shop.app.connection_for_write() as connection:
+            connection.default_channel.client.flushdb()
+        return shop
 
     def _start(self, name: str, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -148,6 +151,6 @@ class Worker:
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:
     """What a result failed with."""
-    with pytest.raises(Exception) as caught:  # noqa: PT011 - the caller looks at what it is
+    with pytest.raises(Exception) as caught:
         result.get(timeout=timeout_s)
     return caught.value

@@ -138,6 +138,11 @@ def hangs() -> None:
     time.sleep(60)
 
 
+@app.task(name="t.templated", risk="low", resource="order:{order_id}")
+def templated(case_id: str) -> None:
+    """Its resource names an argument that it does not have."""
+
+
 @app.task(name="t.not_json", risk="low")
 def not_json() -> object:
     return object()

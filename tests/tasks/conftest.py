@@ -12,14 +12,14 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
 def shop(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, module_broker_url: str
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker_address: str
 ) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     if request.param == "sqlite":
         url = f"sqlite:///{folder / 'governance.db'}"
     else:
         url = request.getfixturevalue("postgres_server").create_database(f"shop_{next(_numbers)}")
-    shop = Shop(folder, url, module_broker_url)
+    shop = Shop(folder, url, broker_address)
     try:
         worker = shop.worker()
         shop.beat()

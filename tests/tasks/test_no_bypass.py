@@ -5,8 +5,18 @@ import sys
 
 import pytest
 
-from governance.errors import ActionDenied, ArgumentsNotJson, ArgumentsTooLarge, CommandConflict, InvalidAmount
-from governance.errors import InvalidOption, NoCurrentRun, ResourceTemplateInvalid
+from acp_tasks import current_run
+from acp_tasks.install import opted_out, ungoverned
+from governance.errors import (
+    ActionDenied,
+    ArgumentsNotJson,
+    ArgumentsTooLarge,
+    CommandConflict,
+    InvalidAmount,
+    InvalidOption,
+    NoCurrentRun,
+    ResourceTemplateInvalid,
+)
 from tests.support.fleet import ROOT, Shop, eventually, failure
 
 WAIT_S = 20
@@ -106,8 +116,6 @@ def test_the_running_action_knows_itself(shop: Shop) -> None:
 
 
 def test_there_is_no_current_run_outside_a_body() -> None:
-    from acp_tasks import current_run
-
     with pytest.raises(NoCurrentRun, match="outside a governed action"):
         current_run()
 
@@ -149,10 +157,8 @@ def test_bad_arguments_are_refused_before_anything_is_written(shop: Shop) -> Non
 
 
 def test_a_resource_template_must_name_an_argument(shop: Shop) -> None:
-    app = shop.tasks.app
-    task = app.task(name="t.templated", risk="low", resource="order:{order_id}")(lambda case_id, **more: None)
     with pytest.raises(ResourceTemplateInvalid, match=r"t\.templated names 'order_id'.*\(case_id\)"):
-        task.delay(case_id="c1")
+        shop.tasks.templated.delay(case_id="c1")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +187,5 @@ def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, decl
 
 
 def test_a_task_may_opt_out_visibly(shop: Shop) -> None:
-    from acp_tasks.install import opted_out, ungoverned
-
     assert ungoverned(shop.tasks.app) == []
     assert "t.noted" in opted_out(shop.tasks.app)

@@ -1,0 +1,46 @@
+"""The command line `acp`, also as `celery -A app acp`: one file per noun, loaded when it is asked for.
+
+Exit codes: 0 ok, 1 failed, 2 usage or input that the caller can mend, 3 denied, 5 not ready (settings, database,
+broker). Every command takes `--json` and then writes one JSON document to stdout (`events`: one object a line); an
+error is a message on stderr, and with `--json` also `{"error": ..., "message": ...}` on stdout.
+"""
+
+import click
+
+from acp_tasks.cli.group import GovernedGroup
+
+_COMMANDS = {
+    "actions": "acp_tasks.cli.actions:actions",
+    "approvals": "acp_tasks.cli.approvals:approvals",
+    "audit": "acp_tasks.cli.audit:audit",
+    "budget": "acp_tasks.cli.budget:budget",
+    "db": "acp_tasks.cli.db:db",
+    "doctor": "acp_tasks.cli.doctor:doctor",
+    "events": "acp_tasks.cli.events:events",
+    "policy": "acp_tasks.cli.policy:policy",
+    "run": "acp_tasks.cli.run:run",
+}
+_SUMMARIES = {
+    "actions": "What agents asked for, and what became of it.",
+    "approvals": "Requests that wait for a person.",
+    "audit": "Prove that the trail and the ledger hold.",
+    "budget": "What every open window may still use.",
+    "db": "Bring the database to this release's schema.",
+    "doctor": "Say what is ready, and what to do about the rest.",
+    "events": "The audit trail.",
+    "policy": "The rules, and what they say about an action.",
+    "run": "Run a whole governed fleet on this machine, once.",
+}
+
+
+@click.group(cls=GovernedGroup, commands_at=_COMMANDS, summaries=_SUMMARIES)
+def acp() -> None:
+    """Governed agent actions: look, decide, prove.
+
+    Exit codes: 0 ok, 1 failed, 2 usage, 3 denied, 5 not ready.
+    """
+
+
+def main() -> None:
+    """The console script."""
+    acp(prog_name="acp")

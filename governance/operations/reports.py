@@ -1,0 +1,217 @@
+"""What people look at: actions, tickets, events, budgets and workers as they are now. Nothing here changes anything."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from governance.core.actions import State
+from governance.core.events import StoredEvent
+from governance.core.ledger import Unit
+from governance.core.tickets import TicketState
+from governance.errors import NotFound
+from governance.operations.context import Governance
+from governance.store import actions, events, ledger, tickets
+from governance.store import sessions as store_sessions
+
+_ACCOUNTS_READ = 10_000
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True)
+class ActionLine:
+    """An action in a list."""
+
+    id: str
+    name: str
+    state: State
+    attempt: int
+    session_id: str
+    stream: str
+    risk: str
+    agent_id: str | None
+    user: str | None
+    team: str | None
+    org: str | None
+    resource: str | None
+    cost_micros: int
+    tokens: int
+    rule: str | None
+    reason: str | None
+    error_type: str | None
+    error: str | None
+    created_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionDetail(ActionLine):
+    """An action by itself."""
+
+    command_id: str
+    correlation_id: str
+    digest: str
+    idempotent: bool
+    message: str
+    guidance: str | None
+    suggest: str | None
+    result: str | None
+    lease_worker: str | None
+    lease_child: str | None
+    not_before_us: int | None
+    expires_us: int | None
+    published_us: int | None
+    publish_count: int
+    started_us: int | None
+    finished_us: int | None
+    delivered_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TicketLine:
+    """A ticket with what an approver has to know about its action."""
+
+    id: str
+    action_id: str
+    action_name: str
+    action_state: State
+    state: TicketState
+    rule: str
+    reason: str
+    requested_us: int
+    expires_us: int
+    decided_us: int | None
+    decided_by: str | None
+    decision_reason: str | None
+    session_id: str
+    risk: str
+    agent_id: str | None
+    user: str | None
+    team: str | None
+    org: str | None
+    resource: str | None
+    cost_micros: int
+    tokens: int
+    correlation_id: str
+    digest: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What an action has posted on one account."""
+
+    account_id: str
+    unit: Unit
+    posted: int
+
+
+@dataclass(frozen=True, slots=True)
+class ActionReport:
+    """An action, its latest ticket, what it spent and everything that happened to it."""
+
+    action: ActionDetail
+    ticket: TicketLine | None
+    spent: tuple[Spent, ...]
+    history: tuple[StoredEvent, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """A budget in one window; `limit_amount` and `left` are None when it is unlimited, `left` is negative beyond it."""
+
+    id: str
+    scope: str
+    scope_id: str
+    unit: Unit
+    limit_amount: int | None
+    posted: int
+    held: int
+    window_start_us: int
+    window_end_us: int
+
+    @property
+    def left(self) -> int | None:
+        return None if self.limit_amount is None else self.limit_amount - self.posted - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLine:
+    """A worker process that has not said goodbye, and for how many real seconds it has been silent."""
+
+    id: str
+    pid: int
+    started_us: int
+    silent_s: float
+    alive: bool
+
+
+def list_actions(gov: Governance, *, state: State | None, session_id: str | None, limit: int) -> list[ActionLine]:
+    """The newest first."""
+    found = actions.listing(gov.store, state=state, session_id=session_id, limit=limit)
+    return [_taken(ActionLine, row, state=State(row["state"])) for row in found]
+
+
+def show_action(gov: Governance, action_id: str) -> ActionReport:
+    """Everything about one action. Raises NotFound."""
+    row = actions.whole(gov.store, action_id)
+    if row is None:
+        raise NotFound("action", action_id, "acp actions list shows what there is")
+    ticket = tickets.find(gov.store, action_id)
+    spent = actions.spent(gov.store, action_id)
+    return ActionReport(
+        action=_taken(ActionDetail, row, state=State(row["state"])),
+        ticket=_ticket(ticket) if ticket is not None else None,
+        spent=tuple(Spent(account, Unit(account.rpartition(":")[2]), spent[account]) for account in sorted(spent)),
+        history=tuple(events.of_action(gov.store, action_id)),
+    )
+
+
+def list_tickets(gov: Governance, *, state: TicketState | None, limit: int) -> list[TicketLine]:
+    """The one that expires first on top."""
+    return [_ticket(row) for row in tickets.listing(gov.store, state=state, limit=limit)]
+
+
+def latest_events(gov: Governance, count: int) -> list[StoredEvent]:
+    """The last `count` events in the order in which they were written, sealed or not."""
+    return events.latest(gov.store, count)
+
+
+def events_after(gov: Governance, event_id: int, limit: int) -> list[StoredEvent]:
+    """Events written after `event_id`. One that was numbered earlier may still be committed later."""
+    return events.after_id(gov.store, event_id, limit)
+
+
+def list_budgets(gov: Governance, *, session_id: str | None) -> list[BudgetLine]:
+    """The budgets of the windows that are open now, or those of one session. Raises NotFound."""
+    if session_id is not None and store_sessions.find(gov.store, session_id) is None:
+        raise NotFound("session", session_id, "acp budget show lists the open ones")
+    now_us = gov.clock.now_us()
+    found = ledger.listing(gov.store, session_id=session_id, limit=_ACCOUNTS_READ)
+    return [
+        _taken(BudgetLine, row, unit=Unit(row["unit"]))
+        for row in found
+        if session_id is not None or row["window_start_us"] <= now_us < row["window_end_us"]
+    ]
+
+
+def list_workers(gov: Governance, *, silent_s_max: float) -> list[WorkerLine]:
+    """Workers that were heard of within the last `silent_s_max` real seconds, the liveliest first."""
+    now_us = gov.clock.now_us()
+    found = gov.store.read(
+        """SELECT id, pid, started_us, heartbeat_us FROM workers
+            WHERE stopped_us IS NULL AND heartbeat_us >= :since ORDER BY heartbeat_us DESC, id""",
+        {"since": now_us - gov.clock.span_us(silent_s_max)},
+    )
+    workers = []
+    for id_, pid, started_us, heartbeat_us in found:
+        silent_s = max(0.0, gov.clock.real_s(now_us - heartbeat_us))
+        workers.append(WorkerLine(id_, pid, started_us, round(silent_s, 1), silent_s < gov.limits.lease_s))
+    return workers
+
+
+def _ticket(row: Mapping[Any, Any]) -> TicketLine:
+    return _taken(TicketLine, row, state=TicketState(row["state"]), action_state=State(row["action_state"]))
+
+
+def _taken(kind: type[_Row], row: Mapping[Any, Any], **typed: object) -> _Row:
+    """`kind` from the columns of `row` that it names, with some of them given their type."""
+    return kind(**{name.name: typed.get(name.name, row[name.name]) for name in fields(kind)})  # type: ignore[arg-type]

@@ -1,0 +1,211 @@
+"""kill -9 at every named place: then the books balance, nothing is stuck, nothing is lost, nothing is done twice."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from governance.faults import POINTS
+from governance.operations import audit
+from tests.support.fleet import ROOT, Shop, eventually
+
+# Which process has to die for the point to be reached.
+IN_PRODUCER = {"after_submit_before_publish"}
+IN_DECIDER = {"after_decision_before_publish"}
+
+
+def settled(shop: Shop) -> bool:
+    """Every action has ended, or waits for a person."""
+    open_states = "('queued', 'running', 'deferred')"
+    return not shop.gov.store.read(f"SELECT 1 FROM actions WHERE state IN {open_states} LIMIT 1", {})
+
+
+def undelivered(shop: Shop) -> int:
+    found = shop.gov.store.read(
+        "SELECT count(*) FROM actions WHERE delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied')", {}
+    )
+    return int(found[0][0])
+
+
+def assert_intact(shop: Shop) -> None:
+    assert audit.verify(shop.gov).problems == ()
+    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held <> 0", {}) == []
+    assert undelivered(shop) == 0
+
+
+def elsewhere(shop: Shop, program: str, **environment: str) -> int:
+    """Runs `program` in a process of its own; its return code."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(shop.folder)],
+        env={**os.environ, **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode in (0, -signal.SIGKILL), done.stderr
+    return done.returncode
+
+
+def abandon(shop: Shop) -> Any:
+    """An action whose worker was killed while it ran."""
+    worker = shop.worker("doomed", 1).ready()
+    result = shop.tasks.waits.delay(str(shop.folder))
+    eventually(lambda: shop.state(result.id) == "running", "the doomed worker runs it")
+    worker.kill()
+    (shop.folder / "go").touch()
+    return result
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -> None:
+    fault = {"ACP_FAULT": f"{point}:{shop.folder / 'died'}"}
+    folder = str(shop.folder)
+    tasks = shop.tasks
+    orphans = [abandon(shop)] if point == "after_reclaim_before_publish" else []
+    worker = shop.worker(**({} if point in IN_PRODUCER | IN_DECIDER else fault))
+    shop.beat()
+    worker.ready()
+
+    produce = "import sys; from tests.support.shop import *; "
+    produce += "idempotent_effect.apply_async((sys.argv[1],), command_id='p')"
+    elsewhere(shop, produce, **(fault if point in IN_PRODUCER else {}))
+    again = [tasks.idempotent_effect.delay(folder) for _ in range(3)]
+    once = [tasks.single_effect.delay(folder) for _ in range(3)]
+    retried = tasks.flaky.delay(1)
+    asked = tasks.ask.delay("c1", 5)
+    dying = tasks.dies.delay(folder)
+    # A broker that lost this message is what makes the relay reach its point.
+    lost = tasks.add.apply_async((1, 1), countdown=3600)
+    shop.gov.store.run("UPDATE actions SET not_before_us = NULL, published_us = NULL WHERE id = :id", {"id": lost.id})
+
+    shop.until(asked.id, "parked")
+    decide = (
+        "import sys; from tests.support.shop import app; from acp_tasks import bootstrap;"
+        "from acp_tasks.publish import deliver; from governance.operations import decide;"
+        f"decide.approve(bootstrap.governance(), '{asked.id}', by='u', reason=None, command_id=None);"
+        f"deliver(app, bootstrap.governance(), '{asked.id}')"
+    )
+    elsewhere(shop, decide, **(fault if point in IN_DECIDER else {}))
+
+    eventually(lambda: settled(shop) and undelivered(shop) == 0, f"everything settled after {point}", 60)
+    assert (shop.folder / "died").exists(), "the fault was never reached"
+    assert_intact(shop)
+    done = Counter(line.split()[0] for line in shop.effects())
+    assert all(done[a.id] >= 1 for a in [*again, dying])
+    assert done["p"] >= 1
+    assert all(shop.state(a.id) == "succeeded" for a in [*again, retried, asked, dying, *orphans])
+    assert {shop.state(a.id) for a in once} <= {"succeeded", "in_doubt"}
+    assert all(done[a.id] <= 1 for a in once)
+    assert all(done[a.id] == 1 for a in once if shop.state(a.id) == "succeeded")
+    assert shop.state(lost.id) == "succeeded"
+
+
+def test_a_killed_child_is_reported_and_its_action_runs_again(shop: Shop) -> None:
+    shop.worker().ready()
+    result = shop.tasks.dies.delay(str(shop.folder))
+    # No beat, so no sweep and no relay: the worker itself reports its child, and the message comes back.
+    assert result.get(timeout=15) == 2
+    assert_intact(shop)
+
+
+def test_a_killed_child_leaves_what_is_not_idempotent_in_doubt(shop: Shop) -> None:
+    shop.worker().ready()
+    shop.beat()
+    result = shop.tasks.dies_once.delay(str(shop.folder))
+    shop.until(result.id, "in_doubt")
+    other = shop.tasks.add.delay(1, 2)
+    assert other.get(timeout=15) == 3
+    assert len(shop.effects()) == 1
+    assert_intact(shop)
+
+
+def test_a_killed_workers_action_runs_on_another(shop: Shop) -> None:
+    first = shop.worker("first", 1).ready()
+    shop.beat()
+    result = shop.tasks.waits.delay(str(shop.folder))
+    eventually(lambda: shop.effects(), "the first worker runs it")
+    first.kill()
+    shop.worker("second", 1).ready()
+    (shop.folder / "go").touch()
+    shop.until(result.id, "succeeded")
+    assert [line.split()[1] for line in shop.effects()] == ["1", "2"]
+    assert_intact(shop)
+
+
+def test_a_worker_that_was_frozen_cannot_write_when_it_wakes(shop: Shop) -> None:
+    first = shop.worker("first", 1).ready()
+    shop.beat()
+    result = shop.tasks.waits.delay(str(shop.folder))
+    eventually(lambda: shop.effects(), "the first worker runs it")
+    children = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(first.process.pid)], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for pid in [first.process.pid, *map(int, children)]:
+        os.kill(pid, signal.SIGSTOP)
+    shop.worker("second", 1).ready()
+    eventually(lambda: len(shop.effects()) == 2, "the second worker runs it")
+    (shop.folder / "go").touch()
+    shop.until(result.id, "succeeded")
+    for pid in [first.process.pid, *map(int, children)]:
+        os.kill(pid, signal.SIGCONT)
+    eventually(lambda: "fenced" in shop.log("first"), "the zombie found itself fenced")
+    assert result.get(timeout=10) == 2
+    assert_intact(shop)
+
+
+def test_a_worker_told_to_stop_ends_what_it_runs(shop: Shop) -> None:
+    worker = shop.worker("first", 1).ready()
+    result = shop.tasks.waits.delay(str(shop.folder))
+    eventually(lambda: shop.effects(), "it runs")
+    worker.process.terminate()
+    (shop.folder / "go").touch()
+    assert worker.process.wait(timeout=30) == 0
+    assert shop.state(result.id) == "succeeded"
+    stopped = shop.gov.store.read("SELECT count(*) FROM workers WHERE stopped_us IS NOT NULL", {})
+    assert stopped[0][0] == 1
+    assert_intact(shop)
+
+
+def test_a_broker_that_lost_everything_loses_no_action(shop: Shop) -> None:
+    results = [shop.tasks.add.delay(n, n) for n in range(5)]
+    with shop.tasks.app.connection_for_write() as connection:
+        connection.default_channel.client.flushdb()
+    shop.worker().ready()
+    shop.beat()
+    for result in results:
+        shop.until(result.id, "succeeded")
+    assert_intact(shop)
+
+
+def test_a_message_delivered_many_times_runs_once(shop: Shop) -> None:
+    folder = str(shop.folder)
+    results = [shop.tasks.single_effect.delay(folder) for _ in range(5)]
+    for _ in range(3):
+        for result in results:
+            shop.tasks.app.send_task("t.once", (folder,), task_id=result.id)
+    shop.worker("first", 2).ready()
+    shop.worker("second", 2).ready()
+    for result in results:
+        assert result.get(timeout=20) == 1
+    with shop.tasks.app.connection_for_read() as connection:
+        queue = connection.default_channel.client
+        eventually(lambda: queue.llen("celery") == 0 and queue.hlen("unacked") == 0, "every message is consumed")
+    assert Counter(line.split()[0] for line in shop.effects()) == {r.id: 1 for r in results}
+    assert_intact(shop)
+
+
+def test_two_beats_do_each_tick_once(shop: Shop) -> None:
+    shop.worker().ready()
+    shop.beat()
+    shop.beat()
+    made = [shop.tasks.add.delay(n, n) for n in range(10)]
+    for result in made:
+        assert result.get(timeout=20) is not None
+    eventually(lambda: not shop.gov.store.read("SELECT 1 FROM events WHERE seq IS NULL", {}), "everything is sealed")
+    assert_intact(shop)
