@@ -6,17 +6,15 @@ from enum import StrEnum
 from typing import Any
 
 from celery import Celery
-from kombu.exceptions import KombuError
+from kombu.utils.url import maybe_sanitize_url
 
 from acp_tasks import bootstrap, install
 from acp_tasks.cli.context import celery_app
 from acp_tasks.control import JOBS
-from acp_tasks.publish import BROKER_ERRORS
 from governance.config import Settings
 from governance.errors import GovernanceError, StateDirUnusable
 from governance.middleware.spool import Spool
 from governance.operations import database, reports
-from governance.operations.context import Governance
 from governance.policy_file import load_policy
 
 _BROKER_S = 3
@@ -48,14 +46,12 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _state_dir(settings)
     yield _policy(settings)
     try:
-        # Without the policy: one that is refused says nothing about the database.
-        gov = bootstrap.assemble(settings.model_copy(update={"policy": None})).gov
-        revision = database.check(gov)
+        revision = database.check_at(settings.store_url)
     except GovernanceError as problem:
         yield _failed("database", problem)
     else:
         yield Finding("database", Status.OK, f"{settings.masked()['database_url']} is at revision {revision}")
-        yield _workers(gov)
+        yield _workers(settings)
     app = celery_app()
     yield _broker(app)
     yield _visibility(app)
@@ -88,8 +84,13 @@ def _policy(settings: Settings) -> Finding:
     return Finding("policy", Status.OK, f"{settings.policy}: {len(policy.rules)} rules, {policy.hash[:12]}")
 
 
-def _workers(gov: Governance) -> Finding:
-    known = reports.list_workers(gov, silent_s_max=_WORKERS_S)
+def _workers(settings: Settings) -> Finding:
+    try:
+        # Without the policy: one that is refused says nothing about the workers.
+        gov = bootstrap.assemble(settings.model_copy(update={"policy": None})).gov
+        known = reports.list_workers(gov, silent_s_max=_WORKERS_S)
+    except GovernanceError as problem:
+        return _failed("workers", problem)
     alive = [worker for worker in known if worker.alive]
     lapsed = [worker for worker in known if not worker.alive]
     detail = "; ".join(f"{worker.id} heard of {worker.silent_s:g} s ago" for worker in known[:20]) or "none"
@@ -101,23 +102,24 @@ def _workers(gov: Governance) -> Finding:
 
 
 def _broker(app: Celery) -> Finding:
-    connection = app.connection_for_write()
-    url = connection.as_uri()
+    url = str(app.conf.broker_write_url or app.conf.broker_url)
     try:
-        with connection:
+        with app.connection_for_write() as connection:
+            url = connection.as_uri()
             connection.ensure_connection(
                 max_retries=1, interval_start=0, interval_step=0, interval_max=0, timeout=_BROKER_S
             )
-    except (*BROKER_ERRORS, KombuError, OSError, ImportError, LookupError) as problem:
+    except Exception as problem:
+        # Every transport has its own errors, and one that is not installed or does not exist has others.
         advice = "start it, or set ACP_BROKER_URL; what is submitted meanwhile is published when it is back"
-        return Finding("broker", Status.FAIL, f"{url} does not answer ({problem})", advice)
+        return Finding("broker", Status.FAIL, f"{maybe_sanitize_url(url)} does not answer ({problem})", advice)
     return Finding("broker", Status.OK, f"{url} answers")
 
 
 def _visibility(app: Celery) -> Finding:
     name = "visibility timeout"
     limit_s = app.conf.task_time_limit
-    transport = str(app.connection_for_write().transport_cls or "")
+    transport = str(app.conf.broker_write_url or app.conf.broker_url).partition(":")[0].partition("+")[0]
     if transport not in _HAVE_VISIBILITY:
         return Finding(name, Status.OK, f"the transport {transport} has none")
     options: dict[str, Any] = app.conf.broker_transport_options or {}

@@ -1,6 +1,7 @@
 """What commands work with: the settings, governance over a database that is up to date, and the app to publish with."""
 
 import getpass
+import logging
 
 import click
 from celery import Celery
@@ -12,12 +13,14 @@ from governance.operations import database
 from governance.operations.context import Governance
 from governance.operations.decide import Decided
 
+# A command says what matters by itself; Celery's lines about a broker that is away would drown it.
+SILENT = logging.CRITICAL + 1
 RELAY_WILL = "the broker is away: the relay publishes it when it is back"
 
 
 def governance() -> Governance:
     """This process's governance. Raises SettingsInvalid, PolicyInvalid, StoreUnavailable, SchemaMismatch."""
-    logs.configure("WARNING")
+    logs.configure(SILENT)
     gov = bootstrap.governance()
     database.check(gov)
     return gov

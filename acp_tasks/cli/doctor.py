@@ -5,6 +5,7 @@ import click
 from acp_tasks import logs
 from acp_tasks.cli import output
 from acp_tasks.cli.checks import Finding, Status, examine
+from acp_tasks.cli.context import SILENT
 from acp_tasks.cli.group import Exit
 from governance.config import load_settings
 
@@ -17,7 +18,7 @@ _COLOURS = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "red"}
 def doctor() -> None:
     """Say what is ready, and what to do about the rest; exit code 5 when something is not."""
     settings = load_settings()
-    logs.configure("CRITICAL")
+    logs.configure(SILENT)
     shown = settings.masked()
     if not output.wants_json():
         output.write_fields({f"ACP_{name.upper()}": value for name, value in shown.items()})
@@ -35,6 +36,9 @@ def doctor() -> None:
 
 def _write(finding: Finding) -> None:
     click.secho(_MARKS[finding.status], fg=_COLOURS[finding.status], nl=False)
-    click.echo(f"  {finding.name}: {output.cell(finding.detail)}")
+    first, *more = map(output.cell, finding.detail.splitlines())
+    click.echo(f"  {finding.name}: {first}")
+    for line in more:
+        click.echo(f"      {line}")
     if finding.advice:
         click.echo(f"      -> {finding.advice}")

@@ -22,7 +22,7 @@ from governance.core.money import usd
 from governance.errors import GovernanceError
 
 _JSON = "acp_tasks.cli.json"
-_PIPED_WIDTH = 200
+_PIPED_WIDTH = 4000
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
@@ -82,7 +82,7 @@ def _field(name: str, value: Any) -> tuple[str, Any]:
 
 
 def console() -> Console:
-    """Stdout for people. A pipe gets wide lines, so that ids stay whole."""
+    """Stdout for people. In a pipe nothing is wrapped, so that every line can be searched."""
     width = None if sys.stdout.isatty() else _PIPED_WIDTH
     return Console(width=width, markup=False, emoji=False, highlight=False)
 

@@ -1,0 +1,1 @@
+"""A whole local stack as processes: broker, database, workers, beat, Flower."""

@@ -1,0 +1,69 @@
+"""Two-phase accounting: whatever a run reports, a hold is closed exactly once and nothing is made up or lost."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from governance.core.ledger import (
+    Account,
+    EntryKind,
+    Flag,
+    Hold,
+    Unit,
+    Usage,
+    estimate,
+    exhausted,
+    expire,
+    holds_for,
+    settle,
+    void,
+)
+
+amounts = st.integers(min_value=0, max_value=10**12)
+reported = st.none() | amounts
+
+
+@st.composite
+def holds(draw: st.DrawFn) -> tuple[Hold, ...]:
+    taken = estimate(draw(amounts), draw(amounts))
+    return tuple(Hold(f"account:{unit}", unit, taken[unit]) for unit in Unit)
+
+
+@given(holds(), reported, reported)
+def test_a_settled_hold_is_released_whole_and_posts_what_was_used(
+    taken: tuple[Hold, ...], cost: int | None, tokens: int | None
+) -> None:
+    closings = {c.account_id: c for c in settle(taken, Usage(cost, tokens))}
+    for hold in taken:
+        closing = closings[hold.account_id]
+        assert closing.kind is EntryKind.POST
+        assert closing.held_delta == -hold.amount
+        used = {Unit.COST: cost, Unit.TOKENS: tokens, Unit.ACTIONS: 1}[hold.unit]
+        assert closing.posted_delta == (hold.amount if used is None else used)
+        if used is None:
+            assert closing.flag is (Flag.UNREPORTED if hold.amount else None)
+        else:
+            assert closing.flag is (Flag.OVER_HOLD if used > hold.amount else None)
+
+
+@given(holds())
+def test_a_void_costs_nothing_and_an_expiry_costs_everything(taken: tuple[Hold, ...]) -> None:
+    assert [(c.held_delta, c.posted_delta) for c in void(taken)] == [(-h.amount, 0) for h in taken]
+    assert [(c.held_delta, c.posted_delta) for c in expire(taken)] == [(-h.amount, h.amount) for h in taken]
+
+
+@given(st.integers(0, 100), st.integers(0, 100), st.integers(0, 100), st.integers(0, 100))
+def test_an_account_has_room_up_to_its_limit_and_not_beyond(limit: int, posted: int, held: int, amount: int) -> None:
+    account = Account("a", Unit.COST, limit, posted, held, 0)
+    assert account.has_room(amount) == (posted + held + amount <= limit)
+    assert Account("a", Unit.COST, None, posted, held, 0).has_room(amount)
+
+
+def test_holds_are_taken_in_one_order_and_the_first_short_account_is_named() -> None:
+    accounts = [
+        Account(name, unit, 5, 0, 0, 0) for name, unit in (("b", Unit.COST), ("a", Unit.TOKENS), ("c", Unit.ACTIONS))
+    ]
+    assert [hold.account_id for hold in holds_for(accounts, estimate(1, 2))] == ["a", "b", "c"]
+    short = exhausted(accounts, estimate(9, 9))
+    assert short is not None
+    assert short.id == "a"
+    assert exhausted(accounts, estimate(5, 5)) is None

@@ -1,0 +1,141 @@
+"""What could not be written is kept on disk and applied once, whatever happened meanwhile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from governance.core.actions import Lease
+from governance.core.ledger import Usage
+from governance.errors import StateDirUnusable, StoreUnavailable
+from governance.middleware import DEFAULT, compose
+from governance.middleware.call import Call, Returned, StoreAway
+from governance.middleware.spool import Spool
+from governance.operations import audit
+from governance.operations.admit import Arrival
+from governance.operations.finish import Finish, Raised, Succeeded
+from governance.operations.recover import child_lost
+from tests.support.governed import LEASE, Desk, make_governance
+
+
+@pytest.fixture
+def desk(database_url: str) -> Iterator[Desk]:
+    gov = make_governance(database_url)
+    yield Desk(gov)
+    gov.store.close()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+def ending(desk: Desk, **changes: object) -> Finish:
+    run = desk.admitted(desk.submit(cost_micros=500))
+    values = {
+        "ref": run.ref,
+        "holds": run.holds,
+        "outcome": Succeeded('"kept"'),
+        "usage": Usage(cost_micros=7, tokens=1),
+        "actor": "worker:w",
+        "at_us": desk.gov.clock.now_us(),
+        **changes,
+    }
+    return Finish(**values)  # type: ignore[arg-type]
+
+
+def test_a_kept_finish_is_applied_as_it_would_have_been(desk: Desk, spool: Spool) -> None:
+    spool.keep(ending(desk))
+    assert len(spool) == 1
+    assert spool.drain(desk.gov) == 1
+    assert len(spool) == 0
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 7, "held": 0}
+    assert desk.gov.store.read("SELECT result FROM actions", {})[0][0] == '"kept"'
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_kept_finish_counts_once_however_often_it_is_drained(desk: Desk, spool: Spool) -> None:
+    kept = ending(desk, outcome=Raised("ValueError", "no"))
+    for _ in range(3):
+        spool.keep(kept)
+        spool.drain(desk.gov)
+    assert desk.account("cost_micros")["posted"] == 7
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_kept_finish_of_a_fenced_attempt_changes_nothing(desk: Desk, spool: Spool) -> None:
+    kept = ending(desk)
+    spool.keep(kept)
+    child_lost(desk.gov, kept.ref.id, LEASE.worker_id, LEASE.child, "killed")
+    spool.drain(desk.gov)
+    assert desk.gov.store.read("SELECT state, result FROM actions", {}) == [("queued", None)]
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
+
+
+def test_an_admission_whose_answer_was_lost_is_given_back(desk: Desk, spool: Spool) -> None:
+    made = desk.submit(cost_micros=500)
+    desk.admitted(made)
+    spool.give_back(made.action_id, LEASE, desk.gov.clock.now_us())
+    spool.drain(desk.gov)
+    assert desk.state(made) == "queued"
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 0, "held": 0}
+    assert audit.verify(desk.gov).problems == ()
+
+
+@pytest.mark.parametrize(("lease", "shift_us"), [(Lease("worker-1", "another"), 0), (LEASE, 1)])
+def test_another_admission_is_not_given_back(desk: Desk, spool: Spool, lease: Lease, shift_us: int) -> None:
+    made = desk.submit()
+    desk.admitted(made)
+    spool.give_back(made.action_id, lease, desk.gov.clock.now_us() + shift_us)
+    spool.drain(desk.gov)
+    assert desk.state(made) == "running"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StateDirUnusable, match=r"file/spool cannot be written.*ACP_STATE_DIR"):
+        Spool(tmp_path / "file" / "spool")
+
+
+def test_a_body_runs_once_and_its_end_is_kept_when_the_store_goes_away(
+    desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE)
+    ran: list[int] = []
+
+    def body() -> Returned:
+        ran.append(1)
+        call.reported.cost_micros = 3
+        monkeypatch.setattr(type(desk.gov.store), "run", away)
+        monkeypatch.setattr(type(desk.gov.store), "statement", away)
+        monkeypatch.setattr(type(desk.gov.store), "transaction", away)
+        return Returned("value", Succeeded('"value"'))
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the test's", "it is away")
+
+    monkeypatch.setattr("governance.middleware.settlement._ATTEMPTS", 2)
+    outcome = compose(DEFAULT, call, body)
+    monkeypatch.undo()
+    assert isinstance(outcome, Returned)
+    assert ran == [1]
+    assert desk.state(made) == "running"
+    assert spool.drain(desk.gov) == 1
+    assert desk.state(made) == "succeeded"
+    assert desk.account("cost_micros")["posted"] == 3
+
+
+def test_nothing_runs_while_the_store_is_away(desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = desk.submit()
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the test's", "it is away")
+
+    def body() -> Returned:
+        raise AssertionError("the body ran")
+
+    monkeypatch.setattr(type(desk.gov.store), "run", away)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE)
+    assert isinstance(compose(DEFAULT, call, body), StoreAway)
+    assert len(spool) == 0

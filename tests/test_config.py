@@ -1,0 +1,68 @@
+"""Settings: every problem at once, named as the variable it is; passwords never shown."""
+
+from pathlib import Path
+
+import pytest
+
+from governance.config import load_settings
+from governance.errors import SettingsInvalid
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in (
+        "ACP_DATABASE_URL",
+        "DATABASE_URL",
+        "ACP_BROKER_URL",
+        "CELERY_BROKER_URL",
+        "REDIS_URL",
+        "ACP_STATE_DIR",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_default_is_a_sqlite_file_in_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACP_STATE_DIR", "/somewhere")
+    settings = load_settings()
+    assert settings.store_url == "sqlite:////somewhere/governance.db"
+    assert settings.results_url == settings.broker_url == "redis://127.0.0.1:6379/0"
+
+
+def test_our_own_name_wins_over_the_general_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://general")
+    assert load_settings().broker_url == "redis://general"
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://celery")
+    assert load_settings().broker_url == "redis://celery"
+    monkeypatch.setenv("ACP_BROKER_URL", "redis://own")
+    assert load_settings().broker_url == "redis://own"
+    monkeypatch.setenv("DATABASE_URL", "postgresql://general/db")
+    assert load_settings().store_url == "postgresql://general/db"
+    monkeypatch.setenv("ACP_DATABASE_URL", "postgresql://own/db")
+    assert load_settings().store_url == "postgresql://own/db"
+
+
+def test_a_file_and_a_secrets_directory_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("ACP_RELAY_S=7\n")
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "ACP_DATABASE_URL").write_text("postgresql://acp:secret@db/acp")
+    monkeypatch.setenv("ACP_SECRETS_DIR", str(secrets))
+    settings = load_settings()
+    assert settings.relay_s == 7
+    assert settings.masked()["database_url"] == "postgresql://acp:***@db/acp"
+
+
+def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACP_DATABASE_URL", "mysql://user:secret@db/x")
+    monkeypatch.setenv("ACP_TIME_SCALE", "0")
+    monkeypatch.setenv("ACP_SOFT_TIME_LIMIT_S", "4000")
+    monkeypatch.setenv("ACP_LEASE_S", "4")
+    with pytest.raises(SettingsInvalid) as caught:
+        load_settings()
+    said = str(caught.value)
+    assert "ACP_DATABASE_URL=mysql://user:***@db/x: mysql is not supported" in said
+    assert "ACP_TIME_SCALE=0" in said
+    assert "expected less than ACP_TIME_LIMIT_S (3600)" in said
+    assert "expected at least twice ACP_HEARTBEAT_S (3)" in said
+    assert "secret" not in said
