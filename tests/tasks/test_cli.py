@@ -282,7 +282,6 @@ def test_everything_reads_from_postgresql_and_publishes(
     terminal: Terminal, postgres_url: str, broker_address: str
 ) -> None:
     ready = {"ACP_DATABASE_URL": postgres_url, "ACP_BROKER_URL": broker_address}
-    assert terminal.acp("db", "check", **ready).code == 5
     assert terminal.acp("db", "upgrade", **ready).code == 0
     gov = make_governance(postgres_url, clock=SystemClock())
     try:
@@ -292,10 +291,8 @@ def test_everything_reads_from_postgresql_and_publishes(
         heartbeat.register(gov, "celery@here#1", 4711)
         approved = terminal.acp("approvals", "approve", made.action_id, "--json", **ready)
         assert approved.json["decisions"][0]["published"] is True, approved.err
-        assert len(terminal.acp("actions", "list", "--json", **ready).json["actions"]) == 2
         shown = terminal.acp("actions", "show", made.action_id, "--json", **ready).json
         assert shown["ticket"]["state"] == "approved"
-        assert len(terminal.acp("budget", "show", "--json", **ready).json["budgets"]) == 3
         assert terminal.acp("audit", "verify", "--json", **ready).json["ok"] is True
         doctor = terminal.acp("doctor", "--json", **ready)
         assert {check["status"] for check in doctor.json["checks"]} == {"ok"}, doctor.out
