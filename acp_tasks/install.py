@@ -3,13 +3,17 @@
 from typing import Any
 from weakref import WeakSet
 
+import structlog
 from celery import Celery, bootsteps
 from celery.signals import setup_logging, worker_init, worker_shutdown
 
 from acp_tasks import bootstrap, logs
 from acp_tasks.control import register_jobs
 from acp_tasks.heart import start_heart, stop_heart
-from governance.errors import GovernanceError
+from governance.errors import GovernanceError, SchemaMismatch, StoreUnavailable
+from governance.operations import database
+
+log = structlog.get_logger(__name__)
 
 _installed: WeakSet[Celery] = WeakSet()
 
@@ -35,7 +39,12 @@ class RequireGoverned(bootsteps.Step):
                 '(Celery(..., task_cls="acp_tasks:GovernedTask")) or say governed=False on the task'
             )
         try:
-            bootstrap.parts()
+            database.check(bootstrap.governance())
+        except SchemaMismatch as problem:
+            raise SystemExit(str(problem)) from problem
+        except StoreUnavailable as problem:
+            # It may come back while the worker waits; until then nothing runs.
+            log.warning("the worker starts without its database", problem=str(problem))
         except GovernanceError as problem:
             raise SystemExit(str(problem)) from problem
 

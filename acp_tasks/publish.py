@@ -34,8 +34,9 @@ def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float
             Task.apply_async(task, tuple(args), kwargs, **options)
         else:
             app.send_task(name, args, kwargs, **options)
-    except BROKER_ERRORS as problem:
-        log.warning("not published", action=outgoing.action_id, problem=str(problem))
+    except Exception as problem:
+        # What is recorded is committed: whatever went wrong here, publishing it is the relay's business now.
+        log.warning("not published", action=outgoing.action_id, problem=repr(problem))
         not_published(gov, outgoing.action_id)
         return False
     return True

@@ -198,7 +198,7 @@ class StoreUnavailable(GovernanceError):
 
 
 class SchemaMismatch(StoreUnavailable):
-    """the database {url} is at revision {found}, this release needs {expected}: run `acp db upgrade`"""
+    """the database {url} has {found}, this release needs {expected}: run `acp db upgrade`"""
 
     fields = ("url", "found", "expected")
 

@@ -31,13 +31,18 @@ def walkable_folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def broker_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One broker for all tests; who uses it empties it first."""
+def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerServer]:
+    """One broker for all tests; who uses it empties it first, who kills it starts it again."""
     server = BrokerServer(tmp_path_factory.mktemp("broker")).start()
     try:
-        yield server.url
+        yield server
     finally:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def broker_address(broker_server: BrokerServer) -> str:
+    return broker_server.url
 
 
 @pytest.fixture

@@ -56,6 +56,7 @@ def test_a_file_and_a_secrets_directory_are_read(monkeypatch: pytest.MonkeyPatch
 def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACP_DATABASE_URL", "mysql://user:secret@db/x")
     monkeypatch.setenv("ACP_TIME_SCALE", "0")
+    monkeypatch.setenv("ACP_BROKER_URL", "kafka://user:secret@there")
     monkeypatch.setenv("ACP_SOFT_TIME_LIMIT_S", "4000")
     monkeypatch.setenv("ACP_LEASE_S", "4")
     with pytest.raises(SettingsInvalid) as caught:
@@ -63,6 +64,7 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     said = str(caught.value)
     assert "ACP_DATABASE_URL=mysql://user:***@db/x: mysql is not supported" in said
     assert "ACP_TIME_SCALE=0" in said
+    assert "ACP_BROKER_URL=kafka://user:***@there: expected redis://" in said
     assert "expected less than ACP_TIME_LIMIT_S (3600)" in said
     assert "expected at least twice ACP_HEARTBEAT_S (3)" in said
     assert "secret" not in said

@@ -9,6 +9,7 @@ from governance.errors import NotFound
 from governance.operations.context import Governance
 from governance.store import actions, events, ledger
 from governance.store import sessions as store_sessions
+from governance.store.engine import Reader
 
 _SEAL_BATCH = 1000
 _PAGE = 2000
@@ -46,37 +47,50 @@ def replay(gov: Governance, session_id: str, after_seq: int = 0) -> Iterator[Sto
     """The sealed events of a session, in order. Raises NotFound for a session that was never opened."""
     if store_sessions.find(gov.store, session_id) is None:
         raise NotFound("session", session_id, "acp budget show lists the open ones")
-    while page := events.replay(gov.store, session_id, after_seq, _PAGE):
-        yield from page
-        after_seq = page[-1].seq or after_seq
+    yield from _sealed(gov.store, session_id, after_seq)
 
 
 def verify(gov: Governance) -> Verification:
-    """Seals what is open, then checks every chain, every account's sums and every action's history."""
+    """Seals what is open, then checks every chain, every account's sums and every action's history.
+
+    All of it is read as of one moment, so a fleet at work is verified like one at rest.
+    """
     seal(gov)
+    with gov.store.snapshot() as reader:
+        return _verified(reader)
+
+
+def _verified(reader: Reader) -> Verification:
     problems: list[str] = []
     read = 0
-    for session_id in events.sessions_with_events(gov.store):
-        counted = _Counted(replay(gov, session_id))
+    for session_id in events.sessions_with_events(reader):
+        counted = _Counted(_sealed(reader, session_id, 0))
         problems += chain_problems(session_id, counted)
         read += counted.count
     histories = 0
-    for action_id, history in events.by_action(gov.store, _PAGE):
-        row = actions.find(gov.store, action_id)
-        problems += history_problems(action_id, history, row.ref.state if row else None)
+    for action_id, state, history in events.by_action(reader, _PAGE):
+        problems += history_problems(action_id, history, state)
         histories += 1
     problems += [
         f"account {account}: held {held} and posted {posted}, its entries sum to {sum_held} and {sum_posted}"
-        for account, held, sum_held, posted, sum_posted in ledger.unbalanced(gov.store)
+        for account, held, sum_held, posted, sum_posted in ledger.unbalanced(reader)
     ]
     problems += [
         f"action {action_id}: attempt {attempt} holds {account} and does not run"
-        for action_id, attempt, account in ledger.orphan_holds(gov.store)
+        for action_id, attempt, account in ledger.orphan_holds(reader)
     ]
-    silent = sum(actions.counts_by_state(gov.store).values()) - histories
+    silent = sum(actions.counts_by_state(reader).values()) - histories
     if silent:
         problems.append(f"{silent} actions have no event at all")
-    return Verification(read, histories, ledger.account_count(gov.store), tuple(problems[:_PROBLEMS_MAX]))
+    if len(problems) > _PROBLEMS_MAX:
+        problems[_PROBLEMS_MAX:] = [f"and {len(problems) - _PROBLEMS_MAX} more"]
+    return Verification(read, histories, ledger.account_count(reader), tuple(problems))
+
+
+def _sealed(reader: Reader, session_id: str, after_seq: int) -> Iterator[StoredEvent]:
+    while page := events.replay(reader, session_id, after_seq, _PAGE):
+        yield from page
+        after_seq = page[-1].seq or after_seq
 
 
 class _Counted:

@@ -1,7 +1,7 @@
 """A person's decisions: a ticket is approved or denied, overdue ones expire, an action in doubt is resolved.
 
 A decision and an expiry that race have one winner: both move the ticket and the action from the same guarded state.
-The caller publishes what an answer says is `deliverable`; the relay does it if the caller cannot.
+The caller publishes the action's message afterwards; the relay does it if the caller cannot.
 """
 
 import json
@@ -60,7 +60,8 @@ def resolve(gov: Governance, action_id: str, *, outcome: str, by: str, reason: s
     after = _RESOLUTIONS.get(outcome)
     if after is None:
         raise InvalidOption("as", outcome, "succeeded, failed or retry")
-    digest = sha256(canonical_json(["resolve", action_id, outcome, reason]))
+    _require_reason(reason)
+    digest = sha256(canonical_json(["resolve", action_id, outcome, by, reason]))
     earlier = _earlier(gov, command_id, digest)
     if earlier is not None:
         return earlier
@@ -74,13 +75,15 @@ def resolve(gov: Governance, action_id: str, *, outcome: str, by: str, reason: s
 def _decide_ticket(
     gov: Governance, ref: str, after: TicketState, by: str, reason: str | None, command_id: str | None
 ) -> Decided:
-    digest = sha256(canonical_json([after, ref, reason]))
-    earlier = _earlier(gov, command_id, digest)
-    if earlier is not None:
-        return earlier
+    if after is TicketState.DENIED:
+        _require_reason(reason)
     ticket = tickets.find(gov.store, ref)
     if ticket is None:
         raise NotFound("ticket", ref, "acp approvals list shows the open ones")
+    digest = sha256(canonical_json([after, ticket["id"], by, reason]))
+    earlier = _earlier(gov, command_id, digest)
+    if earlier is not None:
+        return earlier
     now_us = gov.clock.now_us()
     if ticket["state"] != TicketState.PENDING:
         raise StateConflict("ticket", ticket["id"], ticket["state"], after, "a decision is made once")
@@ -122,6 +125,11 @@ def _apply_command(
         assert earlier is not None
         return earlier
     return decided
+
+
+def _require_reason(reason: str | None) -> None:
+    if reason is None or not reason.strip():
+        raise InvalidOption("reason", reason, "a sentence for whoever asked for the action")
 
 
 class _TakenError(Exception):

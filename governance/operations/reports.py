@@ -10,10 +10,9 @@ from governance.core.ledger import Unit
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import actions, events, ledger, tickets
+from governance.store import actions, events, ledger, tickets, workers
 from governance.store import sessions as store_sessions
 
-_ACCOUNTS_READ = 10_000
 _Row = TypeVar("_Row")
 
 
@@ -184,28 +183,18 @@ def list_budgets(gov: Governance, *, session_id: str | None) -> list[BudgetLine]
     """The budgets of the windows that are open now, or those of one session. Raises NotFound."""
     if session_id is not None and store_sessions.find(gov.store, session_id) is None:
         raise NotFound("session", session_id, "acp budget show lists the open ones")
-    now_us = gov.clock.now_us()
-    found = ledger.listing(gov.store, session_id=session_id, limit=_ACCOUNTS_READ)
-    return [
-        _taken(BudgetLine, row, unit=Unit(row["unit"]))
-        for row in found
-        if session_id is not None or row["window_start_us"] <= now_us < row["window_end_us"]
-    ]
+    found = ledger.listing(gov.store, session_id=session_id, now_us=gov.clock.now_us())
+    return [_taken(BudgetLine, row, unit=Unit(row["unit"])) for row in found]
 
 
 def list_workers(gov: Governance, *, silent_s_max: float) -> list[WorkerLine]:
     """Workers that were heard of within the last `silent_s_max` real seconds, the liveliest first."""
     now_us = gov.clock.now_us()
-    found = gov.store.read(
-        """SELECT id, pid, started_us, heartbeat_us FROM workers
-            WHERE stopped_us IS NULL AND heartbeat_us >= :since ORDER BY heartbeat_us DESC, id""",
-        {"since": now_us - gov.clock.span_us(silent_s_max)},
-    )
-    workers = []
-    for id_, pid, started_us, heartbeat_us in found:
+    lines = []
+    for id_, pid, started_us, heartbeat_us in workers.heard_of(gov.store, now_us - gov.clock.span_us(silent_s_max)):
         silent_s = max(0.0, gov.clock.real_s(now_us - heartbeat_us))
-        workers.append(WorkerLine(id_, pid, started_us, round(silent_s, 1), silent_s < gov.limits.lease_s))
-    return workers
+        lines.append(WorkerLine(id_, pid, started_us, round(silent_s, 1), silent_s < gov.limits.lease_s))
+    return lines
 
 
 def _ticket(row: Mapping[Any, Any]) -> TicketLine:

@@ -11,7 +11,7 @@ from governance.core.actions import State
 from governance.core.changes import ActionRef
 from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
-from governance.store.engine import Store
+from governance.store.engine import Reader, Store
 from governance.store.schema import actions, entries
 
 
@@ -230,7 +230,7 @@ def unpublish(store: Store, action_id: str) -> None:
     store.run("UPDATE actions SET published_us = NULL WHERE id = :id", {"id": action_id})
 
 
-def counts_by_state(store: Store) -> dict[str, int]:
+def counts_by_state(store: Reader) -> dict[str, int]:
     found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
     return {str(row[0]): int(row[1]) for row in found}
 

@@ -10,25 +10,32 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from governance.errors import SettingsInvalid, StoreUnavailable
+from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
 
 SQLITE_BUSY_MS: Final = 30_000
+# PostgreSQL's codes for a table and a column that are not there.
+_UNDEFINED = ("42P01", "42703")
 _NAMED = re.compile(r"(?<!:):([a-z_0-9]+)")
+
+
+class Reader(Protocol):
+    """Whoever answers a statement that only reads: the store now, or a snapshot of it."""
+
+    def read(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]: ...
 
 
 class Store:
     """An engine with the project's transaction habits. Raises StoreUnavailable whenever the database is away."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
-        self.url = _parse(url)
-        self.masked_url = self.url.render_as_string(hide_password=True)
+        self.url, self.masked_url = _parse(url)
         self.is_postgresql = self.url.get_backend_name() == "postgresql"
         self.engine = _postgresql(self.url, pool_size) if self.is_postgresql else _sqlite(self.url)
         self._grouped = (
@@ -80,18 +87,49 @@ class Store:
             return self.run(sql, values)
 
     @contextmanager
+    def snapshot(self) -> Iterator[Reader]:
+        """Any number of reads that all see the database as it was at the first one."""
+        with self._available():
+            if self.is_postgresql:
+                frozen = self.engine.execution_options(isolation_level="REPEATABLE READ")
+                with frozen.connect() as connection, connection.begin():
+                    yield _Frozen(connection)
+                return
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("BEGIN")
+                try:
+                    yield _Frozen(connection)
+                finally:
+                    connection.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
     def _available(self) -> Iterator[None]:
         try:
             yield
         except (OperationalError, PoolTimeoutError) as problem:
-            raise StoreUnavailable(self.masked_url, _first_line(problem)) from problem
+            raise self._away(problem) from problem
         except DBAPIError as problem:
-            if problem.connection_invalidated:
-                raise StoreUnavailable(self.masked_url, _first_line(problem)) from problem
+            # SQLite says plain DatabaseError of a file that is none.
+            if problem.connection_invalidated or type(problem.orig) is sqlite3.DatabaseError or _lacks(problem):
+                raise self._away(problem) from problem
             raise
+
+    def _away(self, problem: Exception) -> StoreUnavailable:
+        said = _first_line(problem)
+        if _lacks(problem):
+            return SchemaMismatch(self.masked_url, f"another schema ({said})", "its own")
+        return StoreUnavailable(self.masked_url, said)
 
     def _count(self, *_: object) -> None:
         self.round_trips += 1
+
+
+class _Frozen:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        return rows(self._connection, sql, values)
 
 
 _dialect_sql: dict[str, str] = {}
@@ -108,10 +146,18 @@ def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequenc
     return result.fetchall() if result.returns_rows else ()
 
 
-def _parse(url: str) -> URL:
+def _lacks(problem: Exception) -> bool:
+    """Whether the database misses a table or column that this release knows."""
+    cause = getattr(problem, "orig", None)
+    missing = getattr(cause, "sqlstate", None) in _UNDEFINED
+    return missing or (isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such "))
+
+
+def _parse(url: str) -> tuple[URL, str]:
+    """The URL with its driver, and as people wrote it, without the password."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise SettingsInvalid(
             [f"ACP_DATABASE_URL={url!r}: expected sqlite:///FILE or postgresql://USER@HOST/NAME"]
         ) from None
@@ -119,9 +165,10 @@ def _parse(url: str) -> URL:
         raise SettingsInvalid(
             [f"ACP_DATABASE_URL names {parsed.get_backend_name()!r}: expected sqlite:///FILE or postgresql://..."]
         )
+    shown = parsed.render_as_string(hide_password=True)
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed
+    return parsed, shown
 
 
 def _postgresql(url: URL, pool_size: int) -> Engine:

@@ -1,12 +1,13 @@
 """The trail: appending what is not a transition, sealing, and reading back."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Any
 
 from governance.core.actions import State
 from governance.core.events import GENESIS, Event, StoredEvent, chain_hash
 from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
-from governance.store.engine import Store, rows
+from governance.store.engine import Reader, Store, rows
 
 _COLUMNS = "id, session_id, kind, actor, at_us, action_id, attempt, state, payload, seq, hash"
 
@@ -81,7 +82,7 @@ def seal(store: Store, session_id: str, limit: int) -> int:
     return len(pending)
 
 
-def replay(store: Store, session_id: str, after_seq: int, limit: int) -> list[StoredEvent]:
+def replay(store: Reader, session_id: str, after_seq: int, limit: int) -> list[StoredEvent]:
     """Sealed events of a session in their order, from `after_seq` (exclusive) on."""
     found = store.read(
         f"""SELECT {_COLUMNS} FROM events WHERE session_id = :id AND seq > :after ORDER BY seq LIMIT :limit""",
@@ -109,12 +110,12 @@ def of_action(store: Store, action_id: str) -> list[StoredEvent]:
     return [_event(row) for row in found]
 
 
-def sessions_with_events(store: Store) -> list[str]:
+def sessions_with_events(store: Reader) -> list[str]:
     return [str(row[0]) for row in store.read("SELECT DISTINCT session_id FROM events ORDER BY session_id", {})]
 
 
-def by_action(store: Store, batch: int) -> Iterator[tuple[str, list[StoredEvent]]]:
-    """Every action's whole history, one action at a time, in pages of `batch` actions."""
+def by_action(store: Reader, batch: int) -> Iterator[tuple[str, State | None, list[StoredEvent]]]:
+    """Every action's state and whole history, one action at a time, in pages of `batch` actions."""
     last = ""
     while True:
         ids = store.read(
@@ -123,20 +124,19 @@ def by_action(store: Store, batch: int) -> Iterator[tuple[str, list[StoredEvent]
         )
         if not ids:
             return
-        first, last = str(ids[0][0]), str(ids[-1][0])
+        page = {"first": str(ids[0][0]), "last": str(ids[-1][0])}
+        last = page["last"]
         found = store.read(
             f"""SELECT {_COLUMNS} FROM events WHERE action_id >= :first AND action_id <= :last
                 ORDER BY action_id, id""",
-            {"first": first, "last": last},
+            page,
         )
-        history: list[StoredEvent] = []
-        for event in map(_event, found):
-            if history and history[0].action_id != event.action_id:
-                yield str(history[0].action_id), history
-                history = []
-            history.append(event)
-        if history:
-            yield str(history[0].action_id), history
+        states = {
+            str(row[0]): State(row[1])
+            for row in store.read("SELECT id, state FROM actions WHERE id >= :first AND id <= :last", page)
+        }
+        for action_id, history in groupby(map(_event, found), key=lambda event: str(event.action_id)):
+            yield action_id, states.get(action_id), list(history)
 
 
 def _event(row: Sequence[Any]) -> StoredEvent:

@@ -2,23 +2,26 @@
 
 from sqlalchemy import RowMapping, select
 
-from governance.store.engine import Store
+from governance.store.engine import Reader, Store
 from governance.store.schema import accounts
 
 
-def listing(store: Store, *, session_id: str | None, limit: int) -> list[RowMapping]:
-    query = select(accounts).order_by(accounts.c.window_start_us.desc(), accounts.c.id).limit(limit)
+def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:
+    """The accounts of a session, or of every window that is open now."""
+    query = select(accounts).order_by(accounts.c.window_start_us.desc(), accounts.c.id)
     if session_id is not None:
         query = query.where(accounts.c.scope_id == session_id)
+    else:
+        query = query.where(accounts.c.window_start_us <= now_us, accounts.c.window_end_us > now_us)
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
 
 
-def account_count(store: Store) -> int:
+def account_count(store: Reader) -> int:
     return int(store.read("SELECT count(*) FROM accounts", {})[0][0])
 
 
-def unbalanced(store: Store) -> list[tuple[str, int, int, int, int]]:
+def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
     """Accounts whose columns are not the sums of their entries: (id, held, sum held, posted, sum posted)."""
     found = store.read(
         """SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
@@ -30,7 +33,7 @@ def unbalanced(store: Store) -> list[tuple[str, int, int, int, int]]:
     return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]
 
 
-def orphan_holds(store: Store) -> list[tuple[str, int, str]]:
+def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
     """Open holds that no running attempt owns: (action, attempt, account)."""
     found = store.read(
         """SELECT h.action_id, h.attempt, h.account_id FROM entries h

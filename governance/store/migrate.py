@@ -34,7 +34,7 @@ def check(store: Store) -> str:
     with store.statement() as connection:
         found = current(connection)
     if found != newest():
-        raise SchemaMismatch(store.masked_url, found or "no revision", newest())
+        raise SchemaMismatch(store.masked_url, f"revision {found}" if found else "no schema", f"revision {newest()}")
     return found
 
 

@@ -41,3 +41,13 @@ def lost(store: Store, *, suspected_before_us: int) -> list[str]:
         {"before": suspected_before_us},
     )
     return [str(row[0]) for row in found]
+
+
+def heard_of(store: Store, since_us: int) -> list[tuple[str, int, int, int]]:
+    """(id, pid, started, heartbeat) of workers that beat since then and did not say goodbye, the liveliest first."""
+    found = store.read(
+        """SELECT id, pid, started_us, heartbeat_us FROM workers
+            WHERE stopped_us IS NULL AND heartbeat_us >= :since ORDER BY heartbeat_us DESC, id""",
+        {"since": since_us},
+    )
+    return [(str(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in found]

@@ -108,6 +108,15 @@ def test_an_approval_waives_the_click_and_not_the_limits(desk: Desk) -> None:
     assert refused.rule == "budget:cost_micros"
 
 
+def test_an_answer_belongs_to_who_gave_it_and_a_refusal_has_a_reason(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.HIGH)
+    with pytest.raises(InvalidOption, match="a sentence for whoever asked"):
+        decide.deny(desk.gov, made.action_id, by="user:ann", reason="  ", command_id=None)
+    approve(desk, made.action_id, "cmd-2")
+    with pytest.raises(CommandConflict):
+        decide.approve(desk.gov, made.action_id, by="user:bob", reason="fine", command_id="cmd-2")
+
+
 def test_an_unknown_ticket_is_named(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no ticket 'nope'"):
         approve(desk, "nope")

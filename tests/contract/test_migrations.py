@@ -68,7 +68,7 @@ def test_migrations_make_the_schema_that_the_tables_describe(
 
 
 def test_a_database_that_was_never_migrated_is_refused(store: Store) -> None:
-    with pytest.raises(SchemaMismatch, match=r"is at revision no revision.*run `acp db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=r"has no schema, this release needs revision 0001: run `acp db upgrade`"):
         migrate.check(store)
     assert migrate.upgrade(store) == migrate.check(store)
 
@@ -112,6 +112,19 @@ def test_an_unreachable_database_is_named_without_its_password() -> None:
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:1/acp does not answer.*ACP_DATABASE_URL") as caught:
         store.run("SELECT 1", {})
     assert "secret" not in str(caught.value)
+    store.close()
+
+
+def test_a_database_without_our_tables_is_told_apart_from_one_that_is_away(store: Store) -> None:
+    with pytest.raises(SchemaMismatch, match=r"has another schema .*run `acp db upgrade`"):
+        store.run("SELECT * FROM actions", {})
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "governance.db").write_text("this is no database, however long one looks at it" * 100)
+    store = Store(f"sqlite:///{tmp_path / 'governance.db'}")
+    with pytest.raises(StoreUnavailable, match="file is not a database"):
+        store.run("SELECT 1 FROM actions", {})
     store.close()
 
 

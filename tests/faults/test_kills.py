@@ -10,31 +10,11 @@ from typing import Any
 import pytest
 
 from governance.faults import POINTS
-from governance.operations import audit
-from tests.support.fleet import ROOT, Shop, eventually
+from tests.support.fleet import ROOT, Shop, assert_intact, eventually, settled, undelivered
 
 # Which process has to die for the point to be reached.
 IN_PRODUCER = {"after_submit_before_publish"}
 IN_DECIDER = {"after_decision_before_publish"}
-
-
-def settled(shop: Shop) -> bool:
-    """Every action has ended, or waits for a person."""
-    open_states = "('queued', 'running', 'deferred')"
-    return not shop.gov.store.read(f"SELECT 1 FROM actions WHERE state IN {open_states} LIMIT 1", {})
-
-
-def undelivered(shop: Shop) -> int:
-    found = shop.gov.store.read(
-        "SELECT count(*) FROM actions WHERE delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied')", {}
-    )
-    return int(found[0][0])
-
-
-def assert_intact(shop: Shop) -> None:
-    assert audit.verify(shop.gov).problems == ()
-    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held <> 0", {}) == []
-    assert undelivered(shop) == 0
 
 
 def elsewhere(shop: Shop, program: str, **environment: str) -> int:
@@ -68,7 +48,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     folder = str(shop.folder)
     tasks = shop.tasks
     orphans = [abandon(shop)] if point == "after_reclaim_before_publish" else []
-    worker = shop.worker(**({} if point in IN_PRODUCER | IN_DECIDER else fault))
+    worker = shop.worker(environment={} if point in IN_PRODUCER | IN_DECIDER else fault)
     shop.beat()
     worker.ready()
 

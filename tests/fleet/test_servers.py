@@ -89,7 +89,7 @@ def test_a_server_dies_with_its_owner(walkable_folder: Path, module: str, name: 
 
 
 def alive(pid: int) -> bool:
-    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return psutil.pid_exists(pid) and bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
 
 
 def program(tmp_path: Path, code: str) -> Process:

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -15,7 +15,7 @@ import pytest
 from acp_tasks import bootstrap
 from acp_tasks.heart import stop_heart
 from acp_tasks.publish import deliver
-from governance.operations import decide
+from governance.operations import audit, decide
 from governance.operations.context import Governance
 from governance.store import migrate
 from governance.store.engine import Store
@@ -65,9 +65,9 @@ class Shop:
     def gov(self) -> Governance:
         return bootstrap.governance()
 
-    def worker(self, name: str = "w", concurrency: int = 2, *extra: str, **environment: str) -> "Worker":
-        argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-l", "INFO", "--without-gossip", *extra]
-        return Worker(self, name, self._start(name, argv, environment))
+    def worker(self, name: str = "w", concurrency: int = 2, environment: Mapping[str, str] | None = None) -> "Worker":
+        argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-l", "INFO", "--without-gossip"]
+        return Worker(self, name, self._start(name, argv, environment or {}))
 
     def beat(self) -> subprocess.Popen[bytes]:
         return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
@@ -112,7 +112,7 @@ class Shop:
             connection.default_channel.client.flushdb()
         return shop
 
-    def _start(self, name: str, arguments: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    def _start(self, name: str, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "tests.support.shop", *arguments],
@@ -147,6 +147,25 @@ class Worker:
     def stop(self) -> int:
         self.process.terminate()
         return self.process.wait(timeout=30)
+
+
+def settled(shop: Shop) -> bool:
+    """Every action has ended, or waits for a person."""
+    open_states = "('queued', 'running', 'deferred')"
+    return not shop.gov.store.read(f"SELECT 1 FROM actions WHERE state IN {open_states} LIMIT 1", {})
+
+
+def undelivered(shop: Shop) -> int:
+    found = shop.gov.store.read(
+        "SELECT count(*) FROM actions WHERE delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied')", {}
+    )
+    return int(found[0][0])
+
+
+def assert_intact(shop: Shop) -> None:
+    assert audit.verify(shop.gov).problems == ()
+    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held <> 0", {}) == []
+    assert undelivered(shop) == 0
 
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:

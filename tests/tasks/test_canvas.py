@@ -1,5 +1,7 @@
 """It stays plain Celery: results, canvas, retries, errbacks, with members that are parked or denied."""
 
+from typing import Any
+
 from celery import chain, chord, group
 from celery.exceptions import TimeLimitExceeded
 
@@ -24,7 +26,9 @@ def test_a_repeated_command_gives_the_first_result(shop: Shop) -> None:
 
 def test_a_repeated_command_in_a_canvas_gives_the_first_result_under_its_own_id(shop: Shop) -> None:
     shop.tasks.add.apply_async((5, 5), command_id="sum-5-5").get(timeout=WAIT_S)
-    repeated = chord([shop.tasks.add.s(5, 5).set(command_id="sum-5-5"), shop.tasks.add.s(1, 1)], shop.tasks.total.s())
+    repeated: Any = chord(
+        [shop.tasks.add.s(5, 5).set(command_id="sum-5-5"), shop.tasks.add.s(1, 1)], shop.tasks.total.s()
+    )
     assert repeated.apply_async().get(timeout=WAIT_S) == 12
     assert len(shop.gov.store.read("SELECT 1 FROM actions WHERE command_id = 'sum-5-5'", {})) == 1
 
@@ -61,14 +65,14 @@ def parked(shop: Shop, action_id: str) -> str:
 
 
 def test_a_chain_goes_on_after_approval(shop: Shop) -> None:
-    result = chain(shop.tasks.ask.s("c1", 5), shop.tasks.add.s(10)).apply_async()
+    result: Any = chain(shop.tasks.ask.s("c1", 5), shop.tasks.add.s(10)).apply_async()
     shop.approve(parked(shop, result.parent.id))
     assert result.get(timeout=WAIT_S) == 15
 
 
 def test_a_chord_completes_after_approval_of_members_and_body(shop: Shop) -> None:
     ask, add = shop.tasks.ask, shop.tasks.add
-    result = chord([ask.s("c1", 5), ask.s("c2", 6), add.s(1, 1)], ask.s(number=7)).apply_async()
+    result: Any = chord([ask.s("c1", 5), ask.s("c2", 6), add.s(1, 1)], ask.s(number=7)).apply_async()
     for member in result.parent.results[:2]:
         shop.approve(parked(shop, member.id))
     shop.approve(parked(shop, result.id))
@@ -76,13 +80,13 @@ def test_a_chord_completes_after_approval_of_members_and_body(shop: Shop) -> Non
 
 
 def test_a_group_completes_after_approval(shop: Shop) -> None:
-    result = group(shop.tasks.ask.s("c1", 5), shop.tasks.add.s(1, 1)).apply_async()
+    result: Any = group(shop.tasks.ask.s("c1", 5), shop.tasks.add.s(1, 1)).apply_async()
     shop.approve(parked(shop, result.results[0].id))
     assert result.get(timeout=WAIT_S) == [5, 2]
 
 
 def test_a_denied_member_fails_its_chain_and_calls_the_errback(shop: Shop) -> None:
-    result = chain(shop.tasks.ask.s("c1").set(link_error=shop.tasks.noted.s()), shop.tasks.add.s(1)).apply_async()
+    result: Any = chain(shop.tasks.ask.s("c1").set(link_error=shop.tasks.noted.s()), shop.tasks.add.s(1)).apply_async()
     shop.deny(parked(shop, result.parent.id), "not today")
     error = failure(result.parent)
     assert isinstance(error, ActionDenied)
@@ -91,8 +95,8 @@ def test_a_denied_member_fails_its_chain_and_calls_the_errback(shop: Shop) -> No
 
 
 def test_a_denied_member_fails_its_chord(shop: Shop) -> None:
-    result = chord([shop.tasks.ask.s("c1"), shop.tasks.never.s(), shop.tasks.add.s(1, 1)], shop.tasks.total.s())
-    sent = result.apply_async()
+    result: Any = chord([shop.tasks.ask.s("c1"), shop.tasks.never.s(), shop.tasks.add.s(1, 1)], shop.tasks.total.s())
+    sent: Any = result.apply_async()
     shop.deny(parked(shop, sent.parent.results[0].id))
     assert "denied" in str(failure(sent))
 
@@ -108,7 +112,7 @@ def test_links_are_called_after_approval(shop: Shop) -> None:
 def test_what_a_call_leaves_out_is_inherited_along_a_chain(shop: Shop) -> None:
     identity = {"user": "u1", "team": "t1", "org": "o1"}
     first = shop.tasks.add.s(1, 1).set(stream="small", agent_id="desk-1", identity=identity)
-    result = chain(first, shop.tasks.add.s(1)).apply_async()
+    result: Any = chain(first, shop.tasks.add.s(1)).apply_async()
     assert result.get(timeout=WAIT_S) == 3
     rows = shop.gov.store.read(
         """SELECT stream, agent_id, "user", team, org, correlation_id FROM actions WHERE id IN (:a, :b)""",
