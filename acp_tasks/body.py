@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import structlog
 from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap
@@ -16,14 +17,16 @@ from governance.operations.finish import AskedToRetry, Raised, Succeeded
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
 
+log = structlog.get_logger(__name__)
+
 _ERROR_LENGTH_MAX = 4000
 
 
 def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Ran:
     """Every way a body can end, as a value. What is no `Exception` (the process is going down) is not an end."""
-    _announce_start(task, call)
     run = Run(call, header)
     try:
+        _announce_start(task, call)
         with running(run):
             value = body()
         return Returned(value, Succeeded(result_json(task.name, value)))
@@ -43,13 +46,18 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
     request = task.request
     if request.called_directly or request.is_eager or request.id is None:
         return
-    if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
-        task.backend.store_result(
-            request.id, {"pid": os.getpid(), "hostname": request.hostname}, "STARTED", request=request
-        )
-    if call.running().action.ticket is not None:
-        # For Flower a custom state outranks STARTED until a retry is seen.
-        task.send_event("task-retried", exception="approved")
+    try:
+        if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
+            started = {"pid": os.getpid(), "hostname": request.hostname}
+            task.backend.store_result(request.id, started, "STARTED", request=request)
+        if call.running().action.ticket is not None:
+            # For Flower a custom state outranks STARTED until a retry is seen.
+            task.send_event("task-retried", exception="approved")
+    except call.interrupts:
+        raise
+    except Exception as problem:
+        # Telemetry may be lost; the attempt is admitted.
+        log.warning("start not announced", problem=repr(problem))
 
 
 def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:

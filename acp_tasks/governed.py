@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import structlog
 from celery import Celery, Task, current_task
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
 from acp_tasks import bootstrap
@@ -150,7 +151,7 @@ class GovernedTask(Task[Any, Any]):
         return self._from_message(request, request.id, args, kwargs)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        header = request.get("acp") or {}
+        header = _header_of(request)
         redelivered = bool((request.delivery_info or {}).get("redelivered"))
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered)
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
@@ -210,7 +211,7 @@ class GovernedTask(Task[Any, Any]):
             redelivered=redelivered,
             can_wait=can_wait,
         )
-        return Call(parts.gov, parts.spool, arrival, bootstrap.lease())
+        return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
         return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
@@ -230,7 +231,15 @@ def _surrounding_header(run: Run | None) -> Mapping[str, Any] | None:
     if run is not None:
         return run.header
     task = current_task
-    return task.request.get("acp") if task and not task.request.called_directly else None
+    return _header_of(task.request) if task and not task.request.called_directly else None
+
+
+def _header_of(request: Any) -> Mapping[str, Any]:
+    """The header `acp` of a message. Raises InvalidOption when somebody put something else there."""
+    header = request.get("acp") or {}
+    if not isinstance(header, Mapping):
+        raise InvalidOption("header acp", header, "a dict of governance options")
+    return header
 
 
 def _asked_of(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import structlog
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.middleware.call import Call, Outcome, StoreAway
 from governance.operations.admit import Admitted, admit
+from governance.operations.finish import give_back
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +25,10 @@ def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         return StoreAway(str(problem))
     except StoreUnavailable as problem:
         return StoreAway(str(problem))
+    except call.interrupts as problem:
+        # It may have been committed. No other message of this action reaches this child before the next line is done.
+        give_back(call.gov, call.arrival.action_id, call.lease, None)
+        return StoreAway(f"interrupted during admission: {problem!r}")
     if not isinstance(admission, Admitted):
         return admission
     call.admission = admission

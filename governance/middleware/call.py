@@ -39,6 +39,8 @@ class Call:
     spool: Spool
     arrival: Arrival
     lease: Lease
+    # What may be raised anywhere while this thread runs: the time limit's exception.
+    interrupts: tuple[type[Exception], ...] = ()
     reported: Reported = field(default_factory=Reported)
     admission: Admitted | None = None
 

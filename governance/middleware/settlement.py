@@ -34,9 +34,11 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         actor=f"worker:{call.lease.worker_id}",
         at_us=call.gov.clock.now_us(),
     )
+    unwritten: tuple[type[Exception], ...] = (StoreUnavailable, *call.interrupts)
     try:
         finished = _patiently(call.gov, ending)
-    except StoreUnavailable as problem:
+    except unwritten as problem:
+        # Interrupted, it may have been written; written twice, it counts once.
         call.spool.keep(ending)
         log.warning("finish spooled", problem=str(problem))
         return outcome

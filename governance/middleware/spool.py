@@ -17,12 +17,11 @@ from governance.core.changes import ActionRef
 from governance.core.ledger import Hold, Unit, Usage
 from governance.errors import StateDirUnusable
 from governance.operations.context import Governance
-from governance.operations.finish import Abandoned, AskedToRetry, Finish, Outcome, Raised, Succeeded, finish
-from governance.store import actions
+from governance.operations.finish import AskedToRetry, Finish, Outcome, Raised, Succeeded, finish, give_back
 
 log = structlog.get_logger(__name__)
 
-_OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in (Succeeded, Raised, AskedToRetry, Abandoned)}
+_OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in (Succeeded, Raised, AskedToRetry)}
 
 
 class Spool:
@@ -73,27 +72,9 @@ class Spool:
             result = finish(gov, _finish(note["finish"], _OUTCOMES[note["outcome"]]))
             log.info("spooled finish applied", action=note["finish"]["ref"]["id"], result=type(result).__name__)
             return
-        action = actions.find(gov.store, note["action_id"])
-        lease = note["lease"]
-        if (
-            action is None
-            or action.ref.state is not State.RUNNING
-            or (action.lease_worker, action.lease_child) != (lease["worker_id"], lease["child"])
-            # The same child may have been admitted again since, by another message.
-            or action.started_us != note["started_us"]
-        ):
-            return
-        finish(
-            gov,
-            Finish(
-                ref=action.ref,
-                holds=actions.holds_of(gov.store, action.ref.id, action.ref.attempt),
-                outcome=Abandoned("the store went away during admission"),
-                usage=Usage(),
-                actor=f"worker:{lease['worker_id']}",
-                at_us=gov.clock.now_us(),
-            ),
-        )
+        lease = Lease(**note["lease"])
+        if give_back(gov, note["action_id"], lease, note["started_us"]):
+            log.info("admission given back", action=note["action_id"])
 
     def _write(self, name: str, note: dict[str, Any]) -> None:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)

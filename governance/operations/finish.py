@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
-from governance.core.actions import State
+from governance.core.actions import Lease, State
 from governance.core.changes import (
     ActionRef,
     Author,
@@ -43,14 +43,7 @@ class AskedToRetry:
     digest: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Abandoned:
-    """The body never started."""
-
-    reason: str
-
-
-Outcome: TypeAlias = Succeeded | Raised | AskedToRetry | Abandoned
+Outcome: TypeAlias = Succeeded | Raised | AskedToRetry
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +83,27 @@ def finish(gov: Governance, finish: Finish) -> Finished:
     return Fenced()
 
 
+def give_back(gov: Governance, action_id: str, lease: Lease, started_us: int | None) -> bool:
+    """Abandons the attempt that `lease` was admitted to, whose body never started; at `started_us`, if that is known.
+
+    False when there is none: the admission was not committed, or another one has followed.
+    """
+    action = actions.find(gov.store, action_id)
+    if (
+        action is None
+        or action.ref.state is not State.RUNNING
+        or (action.lease_worker, action.lease_child) != (lease.worker_id, lease.child)
+        or started_us not in (None, action.started_us)
+    ):
+        return False
+    holds = actions.holds_of(gov.store, action_id, action.ref.attempt)
+    by = Author(f"worker:{lease.worker_id}", gov.clock.now_us())
+    return apply(gov.store, abandoned(action.ref, by, reason="interrupted during admission", closings=void(holds)))
+
+
 def _change(finish: Finish) -> Change:
     by = Author(finish.actor, finish.at_us)
     outcome = finish.outcome
-    if isinstance(outcome, Abandoned):
-        return abandoned(finish.ref, by, reason=outcome.reason, closings=void(finish.holds))
     closings = settle(finish.holds, finish.usage)
     payload = closing_payload(closings)
     match outcome:
@@ -117,8 +126,3 @@ def _change(finish: Finish) -> Change:
             )
         case _:
             assert_never(outcome)
-
-
-def running(action_id: str, session_id: str, attempt: int) -> ActionRef:
-    """The guard of a finish: exactly this attempt, still running."""
-    return ActionRef(action_id, session_id, State.RUNNING, attempt)

@@ -8,7 +8,7 @@ from governance.core.policy import Risk
 from governance.errors import CommandConflict
 from governance.operations import audit
 from governance.operations.admit import Admitted, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
-from governance.operations.finish import Abandoned, AskedToRetry, Fenced, Raised, Settled, Succeeded
+from governance.operations.finish import AskedToRetry, Fenced, Raised, Settled, Succeeded, give_back
 from governance.operations.recover import child_lost
 from governance.operations.submit import Recorded, Repeated
 from tests.support.governed import LEASE, Desk, ManualClock, submission
@@ -231,7 +231,11 @@ def test_a_retry_is_another_attempt_of_the_same_action(desk: Desk) -> None:
 
 def test_an_attempt_that_never_started_its_body_costs_nothing(desk: Desk) -> None:
     made = desk.submit(cost_micros=500)
-    desk.finish(desk.admitted(made), Abandoned("the store went away"))
+    desk.admitted(made)
+    assert not give_back(desk.gov, made.action_id, Lease("worker-1", "another child"), None)
+    assert not give_back(desk.gov, made.action_id, LEASE, clock(desk).at_us + 1)
+    assert give_back(desk.gov, made.action_id, LEASE, clock(desk).at_us)
+    assert not give_back(desk.gov, made.action_id, LEASE, None)
     assert desk.state(made) == "queued"
     assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 0, "held": 0}
     assert desk.account("actions")["posted"] == 0

@@ -1,4 +1,4 @@
-"""The database or the broker goes away and comes back: nothing runs ungoverned, nothing is lost, nothing is done twice."""
+"""The database or the broker goes away and comes back: nothing runs ungoverned, is lost, or is done twice."""
 
 import itertools
 import signal

@@ -13,7 +13,8 @@ from governance.middleware.call import Call, Returned, StoreAway
 from governance.middleware.spool import Spool
 from governance.operations import audit
 from governance.operations.admit import Arrival
-from governance.operations.finish import Finish, Raised, Succeeded
+from governance.operations.context import Governance
+from governance.operations.finish import Finish, Raised, Succeeded, finish
 from governance.operations.recover import child_lost
 from tests.support.governed import LEASE, Desk, make_governance
 
@@ -124,6 +125,49 @@ def test_a_body_runs_once_and_its_end_is_kept_when_the_store_goes_away(
     assert spool.drain(desk.gov) == 1
     assert desk.state(made) == "succeeded"
     assert desk.account("cost_micros")["posted"] == 3
+
+
+class TimeIsUp(Exception):
+    """What a time limit raises, anywhere."""
+
+
+def test_a_time_limit_during_admission_gives_the_attempt_back(
+    desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE, (TimeIsUp,))
+
+    def admitted_then_interrupted(*_: object) -> None:
+        desk.admitted(made)
+        raise TimeIsUp
+
+    def body() -> Returned:
+        raise AssertionError("the body ran")
+
+    monkeypatch.setattr("governance.middleware.admission.admit", admitted_then_interrupted)
+    assert isinstance(compose(DEFAULT, call, body), StoreAway)
+    assert desk.state(made) == "queued"
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 0, "held": 0}
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_time_limit_during_the_finish_settles_once(
+    desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE, (TimeIsUp,))
+
+    def interrupted(gov: Governance, ending: Finish) -> None:
+        if written:
+            finish(gov, ending)
+        raise TimeIsUp
+
+    monkeypatch.setattr("governance.middleware.settlement.finish", interrupted)
+    assert isinstance(compose(DEFAULT, call, lambda: Returned(1, Succeeded("1"))), Returned)
+    spool.drain(desk.gov)
+    assert desk.state(made) == "succeeded"
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
+    assert audit.verify(desk.gov).problems == ()
 
 
 def test_nothing_runs_while_the_store_is_away(desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,11 @@ def hangs() -> None:
     time.sleep(60)
 
 
+@app.task(name="t.overtime", risk="low", soft_time_limit=1)
+def overtime() -> None:
+    time.sleep(60)
+
+
 @app.task(name="t.templated", risk="low", resource="order:{order_id}")
 def templated(case_id: str) -> None:
     """Its resource names an argument that it does not have."""

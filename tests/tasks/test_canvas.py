@@ -3,7 +3,7 @@
 from typing import Any
 
 from celery import chain, chord, group
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 from governance.errors import ActionDenied, ResultNotJson
 from tests.support.fleet import Shop, eventually, failure
@@ -135,6 +135,16 @@ def test_the_hard_time_limit_fails_an_action(shop: Shop) -> None:
     result = shop.tasks.hangs.delay()
     assert isinstance(failure(result), TimeLimitExceeded)
     shop.until(result.id, "failed")
+
+
+def test_the_soft_time_limit_fails_an_action_and_charges_what_it_held(shop: Shop) -> None:
+    result = shop.tasks.overtime.apply_async(cost_usd="0.005")
+    assert isinstance(failure(result), SoftTimeLimitExceeded)
+    assert shop.state(result.id) == "failed"
+    posted = shop.gov.store.read(
+        "SELECT flag FROM entries WHERE action_id = :id AND posted_delta = 5000 AND kind = 'post'", {"id": result.id}
+    )
+    assert [row[0] for row in posted] == ["unreported"]
 
 
 def test_a_result_that_is_not_json_is_named(shop: Shop) -> None:
