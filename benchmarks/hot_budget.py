@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from benchmarks.life import Life, make_submission, percentile
 from benchmarks.servers import servers
 from governance.core.actions import State
-from governance.core.changes import ActionRef, Author, admitted, succeeded
+from governance.core.changes import ActionRef, Author, admitted, closing_payload, succeeded
 from governance.core.ledger import Hold, Unit, Usage, settle
 from governance.core.sessions import account_id
 from governance.operations.sessions import in_force
@@ -192,7 +192,8 @@ def _client(life: Life, session: str, names: list[str], ready: threading.Barrier
         seen.admitted += 1
         closings = settle(holds, Usage(cost_micros=_AMOUNT, tokens=0))
         running = ActionRef(name, session, State.RUNNING, 1)
-        posted = apply(store, succeeded(running, by, result="null", closings=closings, closing_payload={}))
+        payload = closing_payload(closings)
+        posted = apply(store, succeeded(running, by, result="null", closings=closings, closing_payload=payload))
         assert posted, f"{name} was taken from its client"
         seen.ended_s = time.monotonic()
 

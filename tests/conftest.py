@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from acp_tasks.fleet.broker import BrokerServer
 from acp_tasks.fleet.postgres import PostgresServer
@@ -42,7 +43,16 @@ def broker_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrokerSe
 
 @pytest.fixture(scope="session")
 def broker_address(broker_server: BrokerServer) -> str:
+    """Where it is, for fixtures that outlive one test."""
     return broker_server.url
+
+
+@pytest.fixture
+def broker_url(broker_address: str) -> str:
+    """The broker, emptied."""
+    with redis.Redis.from_url(broker_address) as client:
+        client.flushall()
+    return broker_address
 
 
 @pytest.fixture

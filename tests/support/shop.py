@@ -1,5 +1,6 @@
 """Somebody's own Celery project that uses governance: two lines, and the tasks the tests need."""
 
+import logging
 import os
 import signal
 import time
@@ -136,6 +137,11 @@ def waits(folder: str) -> int:
 @app.task(name="t.hangs", risk="low", idempotent=True, time_limit=2)
 def hangs() -> None:
     time.sleep(60)
+
+
+@app.task(name="t.says", risk="low")
+def says(line: str) -> None:
+    logging.getLogger("shop").info(line)
 
 
 @app.task(name="t.overtime", risk="low", soft_time_limit=1)

@@ -1,0 +1,106 @@
+"""A worker process: its log lines, its pool children's connections, and Celery's own commands on the fleet's app."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from acp_tasks.fleet.postgres import PostgresServer
+from tests.support.fleet import Shop, eventually
+
+
+@pytest.fixture
+def shop(tmp_path: Path, postgres_url: str, broker_address: str) -> Iterator[Shop]:
+    shop = Shop(tmp_path, postgres_url, broker_address, ACP_LOG_JSON="true")
+    try:
+        yield shop
+    finally:
+        shop.close()
+
+
+def lines(shop: Shop) -> list[dict[str, object]]:
+    found = []
+    for line in shop.log("w").splitlines():
+        try:
+            parsed = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(parsed, dict):
+            found.append(parsed)
+    return found
+
+
+def test_a_line_written_in_a_body_says_which_action_it_belongs_to(shop: Shop) -> None:
+    shop.worker(concurrency=1).ready()
+    result = shop.tasks.says.apply_async(("hello from the body",), command_id="say-1")
+    result.get(timeout=20)
+    said = eventually(
+        lambda: [line for line in lines(shop) if line.get("event") == "hello from the body"], "the line is written"
+    )[0]
+    session = shop.gov.store.read("SELECT session_id FROM actions", {})[0][0]
+    assert {key: said[key] for key in ("action", "session", "correlation_id", "command_id", "attempt", "stream")} == {
+        "action": result.id,
+        "session": session,
+        "correlation_id": result.id,
+        "command_id": "say-1",
+        "attempt": 1,
+        "stream": "default",
+    }
+
+
+def test_pool_children_do_not_share_their_parents_connections(shop: Shop) -> None:
+    """A connection used on both sides of a fork answers one process with another one's rows."""
+    shop.worker(concurrency=4).ready()
+    results = [shop.tasks.add.delay(n, 1000) for n in range(120)]
+    assert [result.get(timeout=60) for result in results] == [n + 1000 for n in range(120)]
+    backends = shop.gov.store.read(
+        "SELECT count(DISTINCT lease_child) FROM (SELECT DISTINCT payload::json->>'child' AS lease_child FROM events"
+        " WHERE kind = 'action.admitted') AS children",
+        {},
+    )
+    assert backends[0][0] >= 2
+
+
+def celery(shop: Shop, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "celery", *arguments],
+        env={**os.environ, "ACP_LOG_JSON": "false"},
+        cwd=shop.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_our_commands_stand_under_celery_too(shop: Shop) -> None:
+    shop.tasks.never.delay()
+    listed = celery(shop, "-A", "tests.support.shop", "acp", "actions", "list", "--json")
+    assert listed.returncode == 0, listed.stderr
+    assert [action["name"] for action in json.loads(listed.stdout)["actions"]] == ["t.never"]
+
+
+def test_celery_finds_the_fleets_own_app(shop: Shop) -> None:
+    report = celery(shop, "-A", "acp_tasks", "report")
+    assert report.returncode == 0, report.stderr
+    assert "task_acks_late: True" in report.stdout
+    assert "acp.recovery" in report.stdout
+
+
+def test_a_worker_refuses_a_database_that_is_behind(shop: Shop, postgres_server: PostgresServer) -> None:
+    empty = postgres_server.create_database("worker_behind")
+    refused = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tests.support.shop", "worker", "-c", "1"],
+        env={**os.environ, "ACP_DATABASE_URL": empty},
+        cwd=shop.folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "run `acp db upgrade`" in refused.stdout + refused.stderr
