@@ -58,7 +58,7 @@ class Life:
         recorded = _timed(self.timings.submit, lambda: submit(self.gov, submission))
         assert isinstance(recorded, Recorded), recorded
         arrival = Arrival(
-            submission.action_id, submission.stream, submission.digest, submission.arguments, redelivered=False
+            submission.action_id, submission.stream, submission.digest, {"number": number}, redelivered=False
         )
         admission = _timed(self.timings.admit, lambda: admit(self.gov, arrival, self.lease))
         assert isinstance(admission, Admitted), admission
