@@ -11,6 +11,7 @@ from acp_tasks import bootstrap
 from acp_tasks.message import arguments_json, digest, pack, result_json
 from acp_tasks.run import Run, running
 from acp_tasks.submission import instant
+from governance.core.digest import storable
 from governance.middleware.call import Call, Failed, Ran, Retrying, Returned
 from governance.operations.finish import AskedToRetry, Raised, Succeeded
 
@@ -29,8 +30,14 @@ def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: 
         _announce_start(task, call)
         with running(run):
             value = body()
+        if run.retry is not None:
+            # `retry(throw=False)` and then a return: the next attempt was asked for, so this one is no success.
+            raise Retry("asked for while the body went on")
         return Returned(value, Succeeded(result_json(task.name, value)))
     except Retry as error:
+        if not call.arrival.can_wait and not task.request.is_eager:
+            # Nobody publishes a direct call again: its caller has the exception.
+            return Failed(error, Raised("Retry", _text(error)))
         return Retrying(error, _asked_to_retry(task, call, run, error))
     except Ignore as error:
         return Failed(error, Succeeded("null"))
@@ -76,4 +83,4 @@ def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) ->
 
 
 def _text(error: BaseException) -> str:
-    return str(error)[:_ERROR_LENGTH_MAX]
+    return storable(str(error))[:_ERROR_LENGTH_MAX]

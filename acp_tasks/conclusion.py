@@ -8,7 +8,7 @@ from celery import Task
 from celery.exceptions import Ignore, Reject
 
 from acp_tasks.message import result_of
-from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, publish
+from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, options_of, publish, redelivered
 from governance.core.actions import State
 from governance.core.instants import iso
 from governance.errors import ActionDenied, ActionFailed
@@ -16,7 +16,7 @@ from governance.faults import point
 from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoreAway
 from governance.operations.admit import Deferred, Denied, Dropped, Ended, NotSubmitted, Parked, ended
 from governance.operations.finish import AskedToRetry
-from governance.operations.relay import Outgoing, not_published
+from governance.operations.relay import Outgoing, not_published, tell_again
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -38,14 +38,12 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
             point("after_retry_before_publish")
             _publish_retry(task, call, ending)
             raise error
-        case Denied(action_id, rule, reason, guidance, suggest):
-            raise ActionDenied(action_id, rule, reason, guidance, list(suggest))
-        case Ended():
-            return _told_again(outcome)
+        case Denied() | Ended():
+            return told_again(outcome)
         case Parked(_, rule, reason):
-            _announce(task, "awaiting_approval", f"{rule}: {reason}")
+            _announce(task, call, "awaiting_approval", f"{rule}: {reason}")
         case Deferred(_, until_us, reason):
-            _announce(task, "deferred", f"until {iso(until_us)}: {reason}")
+            _announce(task, call, "deferred", f"until {iso(until_us)}: {reason}")
         case StoreAway(problem):
             _send_back(task, _STORE_AWAY_DELAY_S, problem)
         case Dropped(action_id, why):
@@ -63,13 +61,13 @@ def echo(task: "GovernedTask", call: Call, first_id: str) -> Any:
     if first is None:
         _send_back(task, _ECHO_DELAY_S, f"its command_id belongs to action {first_id}, which has not ended")
         raise Ignore
-    if isinstance(first, Denied):
-        raise ActionDenied(first.action_id, first.rule, first.reason, first.guidance, list(first.suggest))
-    return _told_again(first)
+    return told_again(first)
 
 
-def _told_again(outcome: Ended) -> Any:
+def told_again(outcome: Ended | Denied) -> Any:
     """The recorded outcome of an action, as its body would have told it."""
+    if isinstance(outcome, Denied):
+        raise ActionDenied(outcome.action_id, outcome.rule, outcome.reason, outcome.guidance, list(outcome.suggest))
     action = outcome.action
     if action.ref.state is State.SUCCEEDED:
         return result_of(action.result)
@@ -91,18 +89,22 @@ def _send_back(task: "GovernedTask", delay_s: float, why: str) -> None:
     request = task.request
     log.warning("message sent back", action=request.id, delay_s=delay_s, why=why)
     options = options_of(request)
-    options["countdown"] = delay_s * random.uniform(0.8, 1.2)
+    options |= {"countdown": delay_s * random.uniform(0.8, 1.2), "expires": None}
+    if redelivered(request):
+        options["headers"] = {**(options.get("headers") or {}), REDELIVERED: True}
     try:
         Task.apply_async(task, tuple(request.args or ()), dict(request.kwargs or {}), **options)
     except BROKER_ERRORS as problem:
         raise Reject(str(problem), requeue=True) from problem
 
 
-def _announce(task: "GovernedTask", state: str, why: str) -> None:
+def _announce(task: "GovernedTask", call: Call, state: str, why: str) -> None:
     """Shows a waiting action in Celery's results and in Flower, which knows states only from events."""
     try:
         task.update_state(state=state.upper(), meta={"reason": why})
         task.send_event(f"task-{state}", result=why)
+        # A decision may have been faster than these lines, and its outcome now stands overwritten.
+        tell_again(call.gov, call.arrival.action_id)
     except Exception as problem:
         # Telemetry may be lost; the row says that it waits.
         log.warning("not announced", state=state, problem=repr(problem))

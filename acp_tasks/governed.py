@@ -8,6 +8,7 @@ starmap and chunks go through the same door at once: there is no way to the body
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
+from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 from celery import Celery, Task, current_task
@@ -16,19 +17,19 @@ from celery.result import AsyncResult
 
 from acp_tasks import bootstrap
 from acp_tasks.body import run_body
-from acp_tasks.conclusion import conclude, echo
+from acp_tasks.conclusion import conclude, echo, told_again
 from acp_tasks.heart import keep_alive
 from acp_tasks.install import install
 from acp_tasks.message import arguments_json, digest
-from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of
+from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
-from acp_tasks.terms import CALL_OPTIONS, Asked, Terms, read_terms, take_asked
+from acp_tasks.terms import CALL_OPTIONS, Terms, read_terms, take_asked
 from governance.errors import ActionDenied, InvalidOption, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoreAway
-from governance.operations.admit import Arrival, Dropped, NotSubmitted
+from governance.operations.admit import Arrival, Dropped, NotSubmitted, ended
 from governance.operations.relay import not_published
 from governance.operations.submit import Repeated, submit
 
@@ -63,7 +64,7 @@ class GovernedTask(Task[Any, Any]):
     def on_bound(cls, app: Celery) -> None:
         """Checks the task's options when Celery binds it, and brings what governance needs into its app."""
         install(app)
-        if cls.name is None or cls.name.startswith("celery."):
+        if cls.__module__ == "celery.app.builtins":
             # Celery's own (chords, maps) only move what is governed by itself.
             cls.governed = False
         if cls.governed:
@@ -90,7 +91,8 @@ class GovernedTask(Task[Any, Any]):
         ResourceTemplateInvalid, StoreUnavailable; then nothing was recorded and nothing published.
         """
         if not self.governed or self.app.conf.task_always_eager:
-            take_asked(options)
+            if not self.governed:
+                take_asked(options)
             return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         options |= {"link": link, "link_error": link_error, "shadow": shadow}
@@ -100,6 +102,8 @@ class GovernedTask(Task[Any, Any]):
         asked = take_asked(options).inheriting(_surrounding_header(run))
         if self.typing:
             self.__header__(*args, **kwargs)  # type: ignore[attr-defined]
+        if options.get("serializer") not in (None, "json"):
+            raise InvalidOption("serializer", options["serializer"], "json: an action's arguments are kept as JSON")
         action_id = task_id or bootstrap.new_id()
         parts = bootstrap.parts()
         submission = make_submission(self, parts, action_id, args, kwargs, asked, options)
@@ -127,11 +131,19 @@ class GovernedTask(Task[Any, Any]):
             not_published(parts.gov, action_id)
             return self.AsyncResult(action_id)
 
+    def apply(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
+        """Celery's own: runs here and now, admitted or refused; takes the same governance options as `apply_async`."""
+        if self.governed:
+            headers = dict(options.get("headers") or {})
+            asked = take_asked(options).header()
+            options["headers"] = {**headers, "acp": asked or headers.get("acp") or {}}
+        return super().apply(args, kwargs, *rest, **options)
+
     def _next_attempt(
         self, run: Run, args: tuple[Any, ...], kwargs: dict[str, Any], options: dict[str, Any]
     ) -> AsyncResult[Any]:
         """`self.retry()` publishes through here; the next attempt goes out once the record of this one is closed."""
-        if options.get("retries", 0) <= (self.request.retries or 0):
+        if self.name != run.name or options.get("retries", 0) <= (self.request.retries or 0):
             raise InvalidOption("task.replace()", self.name, "a governed action to end as itself: use a chain instead")
         run.retry = (args, kwargs, options)
         return self.AsyncResult(run.action_id)
@@ -145,15 +157,14 @@ class GovernedTask(Task[Any, Any]):
             return super().__call__(*args, **kwargs) if request.called_directly else self.run(*args, **kwargs)
         run = find_run()
         if request.called_directly or request.id is None or (run is not None and run.action_id == request.id):
-            return self._direct(bootstrap.new_id(), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
+            return self._direct(_direct_id(run), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
         if request.is_eager:
             return self._direct(request.id, run, args, kwargs, lambda: self.run(*args, **kwargs))
         return self._from_message(request, request.id, args, kwargs)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         header = _header_of(request)
-        redelivered = bool((request.delivery_info or {}).get("redelivered"))
-        call = self._call(action_id, header, args, kwargs, redelivered=redelivered)
+        call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         if isinstance(outcome, NotSubmitted):
             # Nobody submitted this message, so it is submitted here; what its header asks for is checked like a call.
@@ -173,12 +184,21 @@ class GovernedTask(Task[Any, Any]):
     def _direct(
         self, action_id: str, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], body: Callable[[], Any]
     ) -> Any:
-        """A call that cannot wait: it is admitted now, or refused now."""
+        """A call that cannot wait: it is admitted now, or refused now. Nobody publishes it, now or later."""
         keep_alive()
         parts = bootstrap.parts()
         options: dict[str, Any] = {}
-        asked = Asked().inheriting(_surrounding_header(run))
-        submit(parts.gov, make_submission(self, parts, action_id, args, kwargs, asked, options, can_wait=False))
+        own = _header_of(self.request) if self.request.is_eager else {}
+        asked = take_asked(_asked_of(own)).inheriting(_surrounding_header(run))
+        submission = make_submission(self, parts, action_id, args, kwargs, asked, options, can_wait=False)
+        submitted = submit(parts.gov, submission)
+        if isinstance(submitted, Repeated):
+            first = ended(parts.gov, submitted.action_id)
+            if first is not None:
+                return told_again(first)
+            if submitted.action_id != action_id:
+                why = f"action {submitted.action_id} has the same command_id and has not ended"
+                raise ActionDenied(action_id, "direct-call", why, None, [])
         header = options["headers"]["acp"]
         call = self._call(action_id, header, args, kwargs, redelivered=False, can_wait=False)
         match self._deliver(call, header, body):
@@ -236,10 +256,20 @@ def _surrounding_header(run: Run | None) -> Mapping[str, Any] | None:
 
 def _header_of(request: Any) -> Mapping[str, Any]:
     """The header `acp` of a message. Raises InvalidOption when somebody put something else there."""
-    header = request.get("acp") or {}
+    header = request.get("acp") or (request.headers or {}).get("acp") or {}
     if not isinstance(header, Mapping):
         raise InvalidOption("header acp", header, "a dict of governance options")
     return header
+
+
+def _direct_id(run: Run | None) -> str:
+    """A new id, but for the items of a map, starmap or chunk: theirs are the same when its message comes again."""
+    task = current_task
+    if run is not None or not task or type(task).__module__ != "celery.app.builtins" or not task.request.id:
+        return bootstrap.new_id()
+    number = task.request.get("acp_items", 0)
+    task.request.update(acp_items=number + 1)
+    return str(uuid5(NAMESPACE_OID, f"{task.request.id}/{number}"))
 
 
 def _asked_of(header: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,35 +7,73 @@ away) and only then says "alive": whoever is heard of has nothing left to tell.
 import os
 import threading
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import structlog
 
 from acp_tasks import bootstrap
-from governance.errors import GovernanceError, StoreUnavailable
+from governance.errors import StoreUnavailable
 from governance.operations import heartbeat
-from governance.operations.recover import child_lost
+from governance.operations.context import Governance
+from governance.operations.decide import revoked
+from governance.operations.recover import bodiless, child_gone, ended_by_force
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class LostChild:
-    """A pool child that died while it ran an action."""
+    """A pool child that died, with whatever ran in it."""
 
-    action_id: str
     child: str
     reason: str
 
+    def tell(self, gov: Governance, worker_id: str) -> None:
+        for action_id, state in child_gone(gov, worker_id, self.child, self.reason):
+            log.warning("child lost", action=action_id, child=self.child, became=state)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedByForce:
+    """An action that Celery has ended by killing its child: the hard time limit, or somebody's `terminate`."""
+
+    action_id: str
+    child: str
+    error_type: str
+    reason: str
+
+    def tell(self, gov: Governance, worker_id: str) -> None:
+        ended_by_force(gov, self.action_id, worker_id, self.child, self.error_type, self.reason)
+        log.warning("ended by force", action=self.action_id, child=self.child, why=self.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Revoked:
+    """A message that Celery threw away because somebody revoked it."""
+
+    action_id: str
+
+    def tell(self, gov: Governance, worker_id: str) -> None:
+        revoked(gov, self.action_id, f"worker:{worker_id}")
+        log.warning("revoked", action=self.action_id)
+
+
+Report: TypeAlias = LostChild | EndedByForce | Revoked
+# Each pool child and the instant its present request began, None when it has none; None: not to be told now.
+Children: TypeAlias = Callable[[], Mapping[str, int | None] | None]
+
 
 class Heart:
-    """Beats for `worker_id` until it is stopped."""
+    """Beats for `worker_id` until it is stopped. Nothing that goes wrong in one step keeps it from the next."""
 
-    def __init__(self, worker_id: str) -> None:
+    def __init__(self, worker_id: str, children: Children = lambda: None) -> None:
         self.worker_id = worker_id
+        self._children = children
         self._stop = threading.Event()
-        self._registered = False
-        self._lost: deque[LostChild] = deque()
+        self._reports: deque[Report] = deque()
+        self._telling = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="acp-heart", daemon=True)
 
     def start(self) -> None:
@@ -53,13 +91,13 @@ class Heart:
         except StoreUnavailable as problem:
             log.warning("goodbye not written", worker=self.worker_id, problem=str(problem))
 
-    def report(self, lost: LostChild) -> None:
-        """Reclaims what a dead child ran, now if the store is there, else with the next beat that finds it."""
-        self._lost.append(lost)
+    def report(self, report: Report) -> None:
+        """Told now if the store is there, else with the next beat that finds it. Never raises: Celery has to go on."""
+        self._reports.append(report)
         try:
             self._tell(bootstrap.parts())
-        except StoreUnavailable as problem:
-            log.warning("lost child not reported yet", action=lost.action_id, problem=str(problem))
+        except Exception as problem:
+            log.warning("not reported yet", report=repr(report), problem=repr(problem))
 
     def _run(self) -> None:
         while not self._stop.wait(bootstrap.parts().gov.limits.heartbeat_s):
@@ -67,26 +105,35 @@ class Heart:
 
     def _beat(self) -> None:
         parts = bootstrap.parts()
-        try:
-            self._tell(parts)
-            parts.spool.drain(parts.gov)
-            if self._registered:
-                heartbeat.beat(parts.gov, self.worker_id)
-            else:
-                heartbeat.register(parts.gov, self.worker_id, os.getpid())
-                self._registered = True
-        except StoreUnavailable as problem:
-            log.warning("no heartbeat", worker=self.worker_id, problem=str(problem))
-        except (GovernanceError, OSError, ValueError) as problem:
-            # A note that cannot be applied must not stop the heart; it stays where it is and is reported every beat.
-            log.error("heartbeat failed", worker=self.worker_id, problem=repr(problem))
+        for step in (self._tell, self._drain, self._give_up, self._say_alive):
+            try:
+                step(parts)
+            except StoreUnavailable as problem:
+                log.warning("no heartbeat", worker=self.worker_id, problem=str(problem))
+                return
+            except Exception as problem:
+                log.error("heartbeat step failed", step=step.__name__, worker=self.worker_id, problem=repr(problem))
 
     def _tell(self, parts: bootstrap.Parts) -> None:
-        while self._lost:
-            lost = self._lost[0]
-            state = child_lost(parts.gov, lost.action_id, self.worker_id, lost.child, lost.reason)
-            log.warning("child lost", action=lost.action_id, child=lost.child, became=state)
-            self._lost.popleft()
+        with self._telling:
+            while self._reports:
+                self._reports[0].tell(parts.gov, self.worker_id)
+                self._reports.popleft()
+
+    def _drain(self, parts: bootstrap.Parts) -> None:
+        parts.spool.drain(parts.gov)
+
+    def _give_up(self, parts: bootstrap.Parts) -> None:
+        children = self._children()
+        if children is None:
+            return
+        settled_us = parts.gov.clock.now_us() - parts.gov.clock.span_us(parts.gov.limits.lease_s)
+        for action_id in bodiless(parts.gov, self.worker_id, children, settled_us):
+            log.error("attempt without a body given up", action=action_id)
+
+    def _say_alive(self, parts: bootstrap.Parts) -> None:
+        if not heartbeat.beat(parts.gov, self.worker_id):
+            heartbeat.register(parts.gov, self.worker_id, os.getpid())
 
 
 _heart: Heart | None = None
@@ -94,10 +141,10 @@ _heart_pid = 0
 _starting = threading.Lock()
 
 
-def start_heart(worker_id: str) -> Heart:
+def start_heart(worker_id: str, children: Children = lambda: None) -> Heart:
     """Starts this process's heart."""
     global _heart, _heart_pid
-    _heart, _heart_pid = Heart(worker_id), os.getpid()
+    _heart, _heart_pid = Heart(worker_id, children), os.getpid()
     _heart.start()
     return _heart
 

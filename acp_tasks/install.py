@@ -10,6 +10,7 @@ from celery.signals import setup_logging, worker_init, worker_shutdown
 from acp_tasks import bootstrap, logs
 from acp_tasks.control import register_jobs
 from acp_tasks.heart import start_heart, stop_heart
+from acp_tasks.request import children_at_work
 from governance.errors import GovernanceError, SchemaMismatch, StoreUnavailable
 from governance.operations import database
 
@@ -51,24 +52,31 @@ class RequireGoverned(bootsteps.Step):
 
 def ungoverned(app: Celery) -> list[str]:
     """Names of the tasks that neither are governed nor say that they are not."""
+    # Imported here: GovernedTask itself installs what is in this file.
+    from acp_tasks.governed import GovernedTask
+
     return sorted(
-        name for name, task in app.tasks.items() if not name.startswith("celery.") and not hasattr(task, "governed")
+        name
+        for name, task in app.tasks.items()
+        if not _builtin(task) and not isinstance(task, GovernedTask) and getattr(task, "governed", None) is not False
     )
 
 
 def opted_out(app: Celery) -> list[str]:
     """Names of the tasks that say governed=False, Celery's own aside."""
     return sorted(
-        name
-        for name, task in app.tasks.items()
-        if not name.startswith("celery.") and getattr(task, "governed", None) is False
+        name for name, task in app.tasks.items() if not _builtin(task) and getattr(task, "governed", None) is False
     )
+
+
+def _builtin(task: Any) -> bool:
+    return type(task).__module__ == "celery.app.builtins"
 
 
 @worker_init.connect(weak=False, dispatch_uid="acp-heart-start")
 def _on_worker_init(sender: Any = None, **_: Any) -> None:
     if sender is not None and sender.app in _installed:
-        start_heart(bootstrap.name_worker(sender.hostname))
+        start_heart(bootstrap.name_worker(sender.hostname), children_at_work)
 
 
 @worker_shutdown.connect(weak=False, dispatch_uid="acp-heart-stop")

@@ -35,7 +35,9 @@ _encode = JSONEncoder().default
 def arguments_json(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], bytes_max: int) -> str:
     """The exact arguments as canonical JSON. Raises ArgumentsNotJson, ArgumentsTooLarge."""
     try:
-        text = canonical_json([list(args), dict(kwargs)], default=_encode)
+        # As it will arrive: over the wire every key is a string, and sorts like one.
+        arrived = json.loads(json.dumps([list(args), dict(kwargs)], default=_encode, allow_nan=False))
+        text = canonical_json(arrived)
     except (TypeError, ValueError, RecursionError) as problem:
         raise ArgumentsNotJson(task, str(problem)) from None
     size = len(text.encode())

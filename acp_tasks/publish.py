@@ -19,12 +19,18 @@ log = structlog.get_logger(__name__)
 BROKER_ERRORS: Final = (OperationalError, ConnectionError, TimeoutError, RuntimeError)
 # A message waits in a worker's memory for this long at most; longer waits are a column and the relay.
 HELD_BY_CELERY_S_MAX: Final = 60.0
+# A header: the message that was sent back as this one had been redelivered.
+REDELIVERED: Final = "acp_redelivered"
 
 
 def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float | None = None) -> bool:
-    """Publishes a recorded message as it is, past submission; False, and left to the relay, when the broker is away."""
+    """Publishes a recorded message as it is, past submission; False when the broker is away, and then the relay will.
+
+    A message that Celery refuses for another reason is logged and tried again as rarely as one that had no effect.
+    """
     name, args, kwargs, options = unpack(outgoing.message)
-    options["task_id"] = outgoing.action_id
+    # The expiry is the action's: one of the task's class would make Celery drop the message and tell nobody.
+    options |= {"task_id": outgoing.action_id, "expires": None}
     if countdown_s:
         options["countdown"] = countdown_s
     try:
@@ -34,11 +40,12 @@ def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float
             Task.apply_async(task, tuple(args), kwargs, **options)
         else:
             app.send_task(name, args, kwargs, **options)
-    except Exception as problem:
-        # What is recorded is committed: whatever went wrong here, publishing it is the relay's business now.
-        log.warning("not published", action=outgoing.action_id, problem=repr(problem))
+    except BROKER_ERRORS as problem:
+        log.warning("not published", action=outgoing.action_id, problem=str(problem))
         not_published(gov, outgoing.action_id)
         return False
+    except Exception as problem:
+        log.error("not publishable", action=outgoing.action_id, problem=repr(problem))
     return True
 
 
@@ -47,6 +54,11 @@ def deliver(app: Celery, gov: Governance, action_id: str) -> bool:
     point("after_decision_before_publish")
     outgoing = message_of(gov, action_id)
     return outgoing is not None and publish(app, gov, outgoing)
+
+
+def redelivered(request: Any) -> bool:
+    """Whether the broker gave this message out before, also when it has been sent back since."""
+    return bool((request.delivery_info or {}).get("redelivered") or request.get(REDELIVERED))
 
 
 def options_of(request: Any) -> dict[str, Any]:

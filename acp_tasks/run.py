@@ -6,9 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from governance.core.money import cost_micros, token_count
-
-from governance.errors import NoCurrentRun, StoreUnavailable
+from governance.core.money import COST_MICROS_MAX, TOKENS_MAX, cost_micros, token_count, usd
+from governance.errors import InvalidAmount, NoCurrentRun, StoreUnavailable
 from governance.middleware.call import Call
 from governance.operations.running import emit, owns
 
@@ -35,6 +34,11 @@ class Run:
         return self._running.ref.id
 
     @property
+    def name(self) -> str:
+        """The task's name."""
+        return self._running.action.name
+
+    @property
     def command_id(self) -> str:
         """The idempotency key: give it to whatever this action changes, and a second attempt changes nothing twice."""
         return self._running.action.command_id
@@ -55,9 +59,15 @@ class Run:
         """
         reported = self._call.reported
         if cost_usd is not None:
-            reported.cost_micros = (reported.cost_micros or 0) + cost_micros(cost_usd, "cost_usd")
+            total = (reported.cost_micros or 0) + cost_micros(cost_usd, "cost_usd")
+            if total > COST_MICROS_MAX:
+                raise InvalidAmount("cost_usd", cost_usd, f"at most {usd(COST_MICROS_MAX)} in one run")
+            reported.cost_micros = total
         if tokens is not None:
-            reported.tokens = (reported.tokens or 0) + token_count(tokens, "tokens")
+            used = (reported.tokens or 0) + token_count(tokens, "tokens")
+            if used > TOKENS_MAX:
+                raise InvalidAmount("tokens", tokens, f"at most {TOKENS_MAX} in one run")
+            reported.tokens = used
 
     def should_stop(self) -> bool:
         """True once this attempt no longer owns its action: what it does from here on counts for nothing.

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
+from celery.utils.time import maybe_iso8601
 
 from acp_tasks.bootstrap import Parts
 from acp_tasks.message import arguments_json, digest, pack
@@ -70,6 +71,12 @@ def instant(app: Celery, when: object, now_us: int) -> int | None:
     """A countdown in seconds, or a datetime, as an instant of the fleet's clock. Raises InvalidOption."""
     if when is None:
         return None
+    if isinstance(when, str):
+        # As another publisher's message carries it.
+        try:
+            when = maybe_iso8601(when)
+        except ValueError:
+            raise InvalidOption("countdown, eta or expires", when, "seconds, or a datetime") from None
     if isinstance(when, datetime):
         now = app.now()
         when = (when - (now if when.tzinfo else now.replace(tzinfo=None))).total_seconds()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from governance.core.digest import storable
 from governance.core.money import cost_micros, token_count
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, ResourceTemplateInvalid
@@ -17,6 +18,7 @@ from governance.errors import InvalidOption, ResourceTemplateInvalid
 CALL_OPTIONS: Final = ("command_id", "stream", "agent_id", "identity", "cost_usd", "tokens")
 _IDENTITY = ("user", "team", "org")
 _NAME_LENGTH_MAX = 200
+_RESOURCE_LENGTH_MAX = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,10 @@ class Asked:
             "team": self.team,
             "org": self.org,
             "correlation_id": self.correlation_id,
+            "tokens": self.tokens,
+            "cost_usd": None
+            if self.cost_micros is None
+            else f"{self.cost_micros // 10**6}.{self.cost_micros % 10**6:06}",
         }
         return {key: value for key, value in known.items() if value is not None}
 
@@ -114,7 +120,7 @@ def resource_of(task: str, template: str | None, arguments: Mapping[str, object]
     for name in _fields(task, template):
         if name not in arguments:
             raise ResourceTemplateInvalid(task, template, name, ", ".join(sorted(arguments)) or "none")
-    return template.format_map(arguments)
+    return storable(template.format_map(arguments))[:_RESOURCE_LENGTH_MAX]
 
 
 def _fields(task: str, template: object) -> list[str]:
@@ -134,3 +140,8 @@ def _name(option: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip() or len(value) > _NAME_LENGTH_MAX or not value.isprintable():
         raise InvalidOption(option, value, f"a printable string of 1 to {_NAME_LENGTH_MAX} characters")
     return value
+
+
+def _usd(micros: int | None) -> str | None:
+    """Exactly, as `cost_usd` takes it."""
+    return None if micros is None else f"{micros // 10**6}.{micros % 10**6:06}"

@@ -18,6 +18,7 @@ import multiprocessing
 import multiprocessing.synchronize
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from benchmarks.life import Life, make_submission, percentile
@@ -122,7 +123,13 @@ def _run(url: str, policy: str, session: str, names: list[str], clients: int, pr
     try:
         for child in children:
             child.start()
-        return [answers.get(timeout=_RUN_S_MAX) for _ in children]
+        seen: list[Seen] = []
+        for _ in children:
+            answer = answers.get(timeout=_RUN_S_MAX)
+            if not isinstance(answer, Seen):
+                raise RuntimeError(f"a client failed: {answer}")
+            seen.append(answer)
+        return seen
     finally:
         for child in children:
             child.join(timeout=10)
@@ -137,37 +144,36 @@ def _child(
     session: str,
     shares: list[list[str]],
     barrier: "multiprocessing.synchronize.Barrier",
-    answers: "multiprocessing.Queue[Seen]",
+    answers: "multiprocessing.Queue[Seen | str]",
 ) -> None:
     life = Life(url, policy=policy, pool_size=len(shares))
-    seen = [Seen() for _ in shares]
     ready = threading.Barrier(len(shares) + 1)
-    threads = [
-        threading.Thread(target=_client, args=(life, session, share, ready, part))
-        for share, part in zip(shares, seen, strict=True)
-    ]
-    for thread in threads:
-        thread.start()
-    # Every connection is open before the first hold.
-    ready.wait(timeout=_START_S_MAX)
-    barrier.wait(timeout=_START_S_MAX)
-    began_s = time.monotonic()
-    ready.wait(timeout=_START_S_MAX)
-    for thread in threads:
-        thread.join()
-    answers.put(
-        Seen(
-            began_s=began_s,
-            ended_s=max(part.ended_s for part in seen),
-            admitted=sum(part.admitted for part in seen),
-            denied=sum(part.denied for part in seen),
-            hold_ms=[span for part in seen for span in part.hold_ms],
+    try:
+        with ThreadPoolExecutor(len(shares)) as pool:
+            clients = [pool.submit(_client, life, session, share, ready) for share in shares]
+            # Every connection is open before the first hold.
+            ready.wait(timeout=_START_S_MAX)
+            barrier.wait(timeout=_START_S_MAX)
+            began_s = time.monotonic()
+            ready.wait(timeout=_START_S_MAX)
+            seen = [client.result() for client in clients]
+        answers.put(
+            Seen(
+                began_s=began_s,
+                ended_s=max(part.ended_s for part in seen),
+                admitted=sum(part.admitted for part in seen),
+                denied=sum(part.denied for part in seen),
+                hold_ms=[span for part in seen for span in part.hold_ms],
+            )
         )
-    )
-    life.close()
+    except Exception as problem:
+        answers.put(f"{type(problem).__name__}: {problem}")
+    finally:
+        life.close()
 
 
-def _client(life: Life, session: str, names: list[str], ready: threading.Barrier, seen: Seen) -> None:
+def _client(life: Life, session: str, names: list[str], ready: threading.Barrier) -> Seen:
+    seen = Seen()
     store, clock = life.gov.store, life.gov.clock
     account = account_id(session, Unit.COST)
     holds = (Hold(account, Unit.COST, _AMOUNT),)
@@ -196,6 +202,7 @@ def _client(life: Life, session: str, names: list[str], ready: threading.Barrier
         posted = apply(store, succeeded(running, by, result="null", closings=closings, closing_payload=payload))
         assert posted, f"{name} was taken from its client"
         seen.ended_s = time.monotonic()
+    return seen
 
 
 def _arguments() -> argparse.Namespace:

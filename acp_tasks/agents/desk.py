@@ -77,7 +77,6 @@ def outbox_path() -> Path:
 
 def _act(run: Run, effect: str, case_id: str, content: dict[str, object]) -> None:
     """Appends one line for this command_id, unless it is there."""
-    path = outbox_path()
     line = {
         "command_id": run.command_id,
         "action_id": run.action_id,
@@ -85,11 +84,20 @@ def _act(run: Run, effect: str, case_id: str, content: dict[str, object]) -> Non
         "case_id": case_id,
         **content,
     }
-    with path.open("a+") as file:
+    # Most lines are another command's, and looking at their text is enough to know that.
+    needle = json.dumps(run.command_id).encode()
+    with outbox_path().open("ab+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
-        if any(json.loads(known)["command_id"] == run.command_id for known in file):
-            return
-        file.write(json.dumps(line) + "\n")
+        whole = 0
+        for known in file:
+            if not known.endswith(b"\n"):
+                # Whoever wrote this died half-way: nobody was told of it, so it never happened.
+                file.truncate(whole)
+                break
+            whole += len(known)
+            if needle in known and json.loads(known)["command_id"] == run.command_id:
+                return
+        file.write(json.dumps(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -95,7 +95,7 @@ def policy_gate(snapshot: Snapshot) -> Refusal | None:
 
 
 def approval_gate(snapshot: Snapshot) -> Refusal | None:
-    """The policy wants a person, and no approval of exactly these arguments is there.
+    """The policy wants a person, and no approval of exactly these arguments under this rule is there.
 
     A ticket that an earlier attempt of the same action consumed still stands: a retry is the same action.
     """
@@ -105,6 +105,7 @@ def approval_gate(snapshot: Snapshot) -> Refusal | None:
     if (
         ticket is not None
         and ticket.digest == snapshot.digest
+        and ticket.rule == snapshot.verdict.rule
         and ticket.state in (TicketState.APPROVED, TicketState.CONSUMED)
     ):
         return None

@@ -152,10 +152,10 @@ def released(ref: ActionRef, by: Author, *, cause: str, ticket: MoveTicket | Non
         columns={
             "state": State.QUEUED,
             "not_before_us": None,
-            # The time a person took is not the caller's to lose.
-            "expires_us": None,
             "published_us": by.at_us,
             "publish_count": 1,
+            # The time a person took is not the caller's to lose.
+            **({"expires_us": None} if ticket is not None else {}),
         },
         ticket=ticket,
     )

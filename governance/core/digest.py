@@ -6,13 +6,16 @@ from collections.abc import Callable
 
 
 def canonical_json(value: object, default: Callable[[object], object] | None = None) -> str:
-    """`value` as JSON with sorted keys and no spaces.
+    """`value` as JSON with sorted keys and no spaces, in ASCII: no text can hold what a database refuses to keep.
 
     Raises ValueError for NaN and infinities, TypeError for what is not JSON and `default` does not translate.
     """
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=default
-    )
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, default=default)
+
+
+def storable(text: str) -> str:
+    """`text` with what no database keeps (NUL, half surrogate pairs) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def sha256(text: str) -> str:

@@ -23,6 +23,7 @@ class Ticket:
     id: str
     state: TicketState
     digest: str
+    rule: str
 
 
 @dataclass(frozen=True, slots=True)

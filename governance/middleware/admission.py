@@ -21,13 +21,16 @@ def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     try:
         admission = admit(call.gov, call.arrival, call.lease)
     except AdmissionUncertain as problem:
-        call.spool.give_back(call.arrival.action_id, call.lease, problem.started_us)
+        _keep(call, problem.started_us)
         return StoreAway(str(problem))
     except StoreUnavailable as problem:
         return StoreAway(str(problem))
     except call.interrupts as problem:
         # It may have been committed. No other message of this action reaches this child before the next line is done.
-        give_back(call.gov, call.arrival.action_id, call.lease, None)
+        try:
+            give_back(call.gov, call.arrival.action_id, call.lease, None)
+        except StoreUnavailable as away:
+            log.error("admission not given back", problem=str(away))
         return StoreAway(f"interrupted during admission: {problem!r}")
     if not isinstance(admission, Admitted):
         return admission
@@ -39,3 +42,11 @@ def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         correlation_id=admission.action.correlation_id,
     ):
         return proceed()
+
+
+def _keep(call: Call, started_us: int) -> None:
+    try:
+        call.spool.give_back(call.arrival.action_id, call.lease, started_us)
+    except OSError as problem:
+        # Neither store nor disk: the worker finds the attempt without a body and gives it up (`Heart`).
+        log.error("admission not given back", problem=str(problem))

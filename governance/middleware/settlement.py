@@ -1,16 +1,18 @@
 """After the body: the attempt is ended in the store or, while the store is away, on disk, to be applied later, once."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import stamina
 import structlog
 
+from governance.core.ledger import Usage
 from governance.errors import StoreUnavailable
 from governance.faults import point
 from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned
 from governance.operations.context import Governance
 from governance.operations.finish import Fenced as FencedFinish
-from governance.operations.finish import Finish, Finished, finish
+from governance.operations.finish import Finish, Finished, Raised, finish
 
 log = structlog.get_logger(__name__)
 
@@ -20,8 +22,12 @@ _TIMEOUT_S = 5.0
 
 def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     """Ends the attempt with what the body did. The body is never run again to make up for a store that is away."""
-    point("after_hold_before_run")
-    outcome = proceed()
+    try:
+        point("after_hold_before_run")
+        outcome = proceed()
+    except call.interrupts as problem:
+        # The time limit struck around the body and not in it.
+        outcome = Failed(problem, Raised(type(problem).__name__, "the time limit passed"))
     if not isinstance(outcome, Returned | Failed | Retrying):
         return outcome
     point("after_run_before_finish")
@@ -34,19 +40,35 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         actor=f"worker:{call.lease.worker_id}",
         at_us=call.gov.clock.now_us(),
     )
-    unwritten: tuple[type[Exception], ...] = (StoreUnavailable, *call.interrupts)
     try:
-        finished = _patiently(call.gov, ending)
-    except unwritten as problem:
-        # Interrupted, it may have been written; written twice, it counts once.
-        call.spool.keep(ending)
-        log.warning("finish spooled", problem=str(problem))
-        return outcome
+        finished = _written(call, ending)
+    except Exception as problem:
+        # The store is there and refuses this content; the attempt ends all the same, with something it keeps.
+        log.exception("outcome not recordable")
+        refused = Raised(type(problem).__name__, "the outcome could not be recorded")
+        finished = _written(call, replace(ending, outcome=refused, usage=Usage()))
+        outcome = Failed(problem, refused)
     point("after_finish_before_result")
     if isinstance(finished, FencedFinish):
         log.warning("fenced", attempt=running.ref.attempt)
         return Fenced()
     return outcome
+
+
+def _written(call: Call, ending: Finish) -> Finished | None:
+    """Into the store, else onto the disk (None). Raises what the store says of content it refuses."""
+    unwritten: tuple[type[Exception], ...] = (StoreUnavailable, *call.interrupts)
+    try:
+        return _patiently(call.gov, ending)
+    except unwritten as problem:
+        # Interrupted, it may have been written; written twice, it counts once.
+        log.warning("finish spooled", problem=str(problem))
+    try:
+        call.spool.keep(ending)
+    except OSError as problem:
+        # Neither store nor disk: the worker finds the attempt without a body and gives it up (`Heart`).
+        log.error("finish lost", problem=str(problem))
+    return None
 
 
 def _patiently(gov: Governance, ending: Finish) -> Finished:

@@ -15,7 +15,7 @@ import structlog
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef
 from governance.core.ledger import Hold, Unit, Usage
-from governance.errors import StateDirUnusable
+from governance.errors import StateDirUnusable, StoreUnavailable
 from governance.operations.context import Governance
 from governance.operations.finish import AskedToRetry, Finish, Outcome, Raised, Succeeded, finish, give_back
 
@@ -58,11 +58,17 @@ class Spool:
         drained = 0
         for path in sorted(self.folder.glob("*.json")):
             try:
-                note = json.loads(path.read_text())
+                self._apply(gov, json.loads(path.read_text()))
             except FileNotFoundError:
                 # Another worker of this machine was faster.
                 continue
-            self._apply(gov, note)
+            except StoreUnavailable:
+                raise
+            except Exception as problem:
+                # One note that makes no sense must not keep the others waiting; a person finds it by its name.
+                log.error("spooled note set aside", path=str(path), problem=repr(problem))
+                path.replace(path.with_suffix(".bad"))
+                continue
             path.unlink(missing_ok=True)
             drained += 1
         return drained

@@ -105,6 +105,12 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     Raises StoreUnavailable when nothing was written, AdmissionUncertain when the answer to the write was lost.
     """
     stream = arrival.stream
+    if stream not in gov.sessions:
+        # What a header says opens no session; the row does.
+        known = actions.find(gov.store, arrival.action_id)
+        if known is None:
+            return NotSubmitted()
+        stream = known.stream
     for _ in range(_ROUNDS_MAX):
         now_us = gov.clock.now_us()
         force = in_force(gov, stream, now_us)

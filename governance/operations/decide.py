@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from governance.core.actions import State
 from governance.core.changes import Author, Change, denied, released, resolved
-from governance.core.digest import canonical_json, sha256
+from governance.core.digest import canonical_json, sha256, storable
 from governance.core.tickets import MoveTicket, TicketState
 from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
 from governance.operations.context import Governance
@@ -68,8 +68,25 @@ def resolve(gov: Governance, action_id: str, *, outcome: str, by: str, reason: s
     action = _known(gov, action_id)
     if action.ref.state is not State.IN_DOUBT:
         raise StateConflict("action", action_id, action.ref.state, "resolved", "only an action in doubt is resolved")
-    change = resolved(action.ref, Author(by, gov.clock.now_us()), after=after, reason=reason)
+    change = resolved(action.ref, Author(by, gov.clock.now_us()), after=after, reason=storable(reason))
     return _apply_command(gov, change, Decided(action_id, after), "resolve", command_id, digest)
+
+
+def revoked(gov: Governance, action_id: str, actor: str) -> bool:
+    """Celery threw its message away because somebody revoked it: what has not started is denied."""
+    action = actions.find(gov.store, action_id)
+    if action is None or action.ref.state not in (State.QUEUED, State.PARKED):
+        return False
+    now_us = gov.clock.now_us()
+    reason = "it was revoked through Celery"
+    ticket = action.ticket
+    move = (
+        MoveTicket(ticket.id, TicketState.PENDING, TicketState.DENIED, now_us, actor, reason)
+        if ticket is not None and ticket.state is TicketState.PENDING
+        else None
+    )
+    change = denied(action.ref, Author(actor, now_us), rule="revoked", reason=reason, ticket=move, delivered=True)
+    return apply(gov.store, change)
 
 
 def _decide_ticket(
@@ -90,6 +107,7 @@ def _decide_ticket(
     if ticket["expires_us"] <= now_us:
         raise StateConflict("ticket", ticket["id"], "overdue", after, "nobody answered in time, so it is denied")
     action = _known(gov, ticket["action_id"])
+    reason = storable(reason) if reason else None
     move = MoveTicket(ticket["id"], TicketState.PENDING, after, now_us, by, reason)
     author = Author(by, now_us)
     if after is TicketState.APPROVED:

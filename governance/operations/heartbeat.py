@@ -9,8 +9,9 @@ def register(gov: Governance, worker_id: str, pid: int) -> None:
     workers.register(gov.store, worker_id, pid, gov.clock.now_us())
 
 
-def beat(gov: Governance, worker_id: str) -> None:
-    workers.beat(gov.store, worker_id, gov.clock.now_us())
+def beat(gov: Governance, worker_id: str) -> bool:
+    """Still alive; False when nobody has registered it, or the row is gone."""
+    return workers.beat(gov.store, worker_id, gov.clock.now_us())
 
 
 def goodbye(gov: Governance, worker_id: str) -> None:

@@ -5,10 +5,13 @@ further while that the sweeper itself watched: after a database outage every hea
 back first. A lost pool child is reported by its living worker at once.
 """
 
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from governance.core.actions import State
-from governance.core.changes import Author, reclaimed
+from governance.core.changes import Author, denied, reclaimed
 from governance.core.ledger import expire
 from governance.operations.context import Governance
 from governance.store import actions, workers
@@ -33,58 +36,113 @@ def sweep(gov: Governance, actor: str) -> Swept:
     lease_us = gov.clock.span_us(gov.limits.lease_s)
     suspected = workers.suspect(gov.store, lapsed_before_us=now_us - lease_us, now_us=now_us)
     lost = workers.lost(gov.store, suspected_before_us=now_us - lease_us // 2)
-    tally: dict[str, int] = {}
+    reclaimed: Counter[str] = Counter()
     for worker_id in lost:
-        while batch := actions.leased_by(gov.store, worker_id, _BATCH):
-            moved = [after for a in batch if (after := _reclaim(gov, a, f"worker {worker_id} is gone", actor))]
-            for after in moved:
-                tally[after] = tally.get(after, 0) + 1
-            if not moved:
-                break
-    return Swept(suspected, tuple(lost), tally)
+        reclaimed += _to_the_end(
+            partial(actions.leased_by, gov.store, worker_id, _BATCH),
+            partial(_reclaim, gov, reason=f"worker {worker_id} is gone", actor=actor),
+        )
+    reclaimed += _to_the_end(
+        lambda: actions.orphaned(gov.store, now_us - 2 * lease_us, _BATCH),
+        lambda action: _reclaim(gov, action, f"its owner {action.lease_worker} never said that it lives", actor),
+    )
+    reclaimed += _to_the_end(
+        lambda: actions.forsaken(gov.store, now_us - 2 * lease_us, _BATCH),
+        lambda action: _forsake(gov, action, actor),
+    )
+    return Swept(suspected, tuple(lost), dict(reclaimed))
 
 
-def child_lost(gov: Governance, action_id: str, worker_id: str, child: str, reason: str) -> State | None:
-    """A living worker reports that the pool child which ran `action_id` is dead; None when it ran something else."""
-    action = actions.find(gov.store, action_id)
-    if (
-        action is None
-        or action.ref.state is not State.RUNNING
-        or (action.lease_worker, action.lease_child) != (worker_id, child)
-    ):
-        return None
-    return _reclaim(gov, action, reason, f"worker:{worker_id}")
+def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:
+    """A living worker reports that a pool child is dead: everything that ran in it, also by direct calls."""
+    return _reclaim_of(gov, worker_id, child, reason)
 
 
-def timed_out(gov: Governance, action_id: str, worker_id: str, reason: str) -> State | None:
-    """The hard time limit killed the attempt: Celery has failed it, so it does not run again by itself."""
-    action = actions.find(gov.store, action_id)
-    if action is None or action.ref.state is not State.RUNNING or action.lease_worker != worker_id:
-        return None
-    after = State.FAILED if action.idempotent else State.IN_DOUBT
-    return _give_up(gov, action, after, reason, f"worker:{worker_id}", "TimeLimitExceeded", delivered=True)
+def ended_by_force(gov: Governance, action_id: str, worker_id: str, child: str, error_type: str, reason: str) -> None:
+    """The worker kills the child that runs `action_id`, and Celery has ended it: it does not run again by itself.
+
+    What the child ran besides, by direct calls, is gone with it.
+    """
+    for action in _running_in(gov, worker_id, child):
+        if action.ref.id != action_id:
+            _reclaim(gov, action, reason, f"worker:{worker_id}")
+            continue
+        after = State.FAILED if action.idempotent else State.IN_DOUBT
+        _give_up(gov, action, after, reason, f"worker:{worker_id}", error_type, delivered=True)
+
+
+def bodiless(gov: Governance, worker_id: str, started_before: Mapping[str, int | None], settled_us: int) -> list[str]:
+    """Gives up attempts of a living worker that no body belongs to any more; their ids.
+
+    `started_before` maps each of its pool children to the instant its present request began, None when it has none;
+    a child runs one request at a time, so an attempt from before that has no body. Attempts younger than `settled_us`
+    are left alone: what the worker knows of its children may be a little late.
+    """
+    given_up = []
+    for action in actions.leased_by(gov.store, worker_id, _BATCH):
+        started_us = action.started_us or 0
+        child = action.lease_child or ""
+        if started_us >= settled_us or child not in started_before:
+            continue
+        present_us = started_before[child]
+        if present_us is None or started_us < present_us - (gov.clock.now_us() - settled_us):
+            reason = "its body is over and nobody recorded how it ended"
+            if _reclaim(gov, action, reason, f"worker:{worker_id}") is not None:
+                given_up.append(action.ref.id)
+    return given_up
+
+
+def _to_the_end(find: Callable[[], list[ActionRow]], give_up: Callable[[ActionRow], State | None]) -> Counter[str]:
+    """Batch after batch, until one moves nothing; how many went to which state."""
+    moved: Counter[str] = Counter()
+    while batch := find():
+        states = [state for action in batch if (state := give_up(action)) is not None]
+        if not states:
+            break
+        moved.update(states)
+    return moved
+
+
+def _running_in(gov: Governance, worker_id: str, child: str) -> list[ActionRow]:
+    return [a for a in actions.leased_by(gov.store, worker_id, _BATCH) if a.lease_child == child]
+
+
+def _reclaim_of(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:
+    moved = []
+    for action in _running_in(gov, worker_id, child):
+        state = _reclaim(gov, action, reason, f"worker:{worker_id}")
+        if state is not None:
+            moved.append((action.ref.id, state))
+    return moved
 
 
 def _reclaim(gov: Governance, action: ActionRow, reason: str, actor: str) -> State | None:
     if not action.idempotent:
         after = State.IN_DOUBT
+    elif action.direct:
+        after = State.FAILED
+        reason = f"{reason}; its caller went with it"
     elif action.ref.attempt >= gov.limits.attempts_max:
         after = State.FAILED
         reason = f"{reason}; it was attempt {action.ref.attempt} of at most {gov.limits.attempts_max}"
     else:
         after = State.QUEUED
-    return _give_up(gov, action, after, reason, actor, "WorkerLost", delivered=False)
+    return _give_up(gov, action, after, reason, actor, "WorkerLost", delivered=action.direct and after is State.FAILED)
+
+
+def _forsake(gov: Governance, action: ActionRow, actor: str) -> State | None:
+    change = denied(
+        action.ref,
+        Author(actor, gov.clock.now_us()),
+        rule="direct-call",
+        reason="its caller went away before it was admitted",
+        delivered=True,
+    )
+    return State.DENIED if apply(gov.store, change) else None
 
 
 def _give_up(
-    gov: Governance,
-    action: ActionRow,
-    after: State,
-    reason: str,
-    actor: str,
-    error_type: str,
-    *,
-    delivered: bool,
+    gov: Governance, action: ActionRow, after: State, reason: str, actor: str, error_type: str, *, delivered: bool
 ) -> State | None:
     holds = actions.holds_of(gov.store, action.ref.id, action.ref.attempt)
     change = reclaimed(

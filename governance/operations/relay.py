@@ -54,6 +54,11 @@ def not_published(gov: Governance, action_id: str) -> None:
     actions.unpublish(gov.store, action_id)
 
 
+def tell_again(gov: Governance, action_id: str) -> None:
+    """If the action has ended by now, its outcome is delivered once more."""
+    actions.undeliver(gov.store, action_id)
+
+
 def _claim(gov: Governance, found: list[ActionRow], now_us: int) -> list[Outgoing]:
     return [_outgoing(action) for action in found if actions.republished(gov.store, action, now_us)]
 

@@ -6,7 +6,7 @@ from governance.core.events import Event
 from governance.core.plans import StreamPlan
 from governance.core.policy import Policy
 from governance.core.sessions import Session, accounts, session_id
-from governance.core.windows import window_at
+from governance.core.windows import Window, window_at
 from governance.errors import NotFound
 from governance.operations.context import Governance
 from governance.policy_file import parse_policy
@@ -25,17 +25,16 @@ class InForce:
 
 
 def in_force(gov: Governance, stream: str, now_us: int) -> InForce:
-    """The session of `stream` at `now_us`, opened if nobody has."""
-    window = window_at(gov.policy.plan_for(stream).window, now_us)
-    name = session_id(stream, window)
-    session = gov.sessions.get(name)
-    if session is None:
-        session = store_sessions.find(gov.store, name) or _open(
-            gov, Session(name, stream, window, gov.policy.hash), now_us
-        )
+    """The session of `stream` at `now_us`, opened if nobody has.
+
+    A session keeps the window it was opened with; when a policy changes the length, the next one begins where it ends.
+    """
+    session = gov.sessions.get(stream)
+    if session is None or not session.window.start_us <= now_us < session.window.end_us:
+        session = store_sessions.at(gov.store, stream, now_us) or _open(gov, stream, now_us)
         if len(gov.sessions) >= _KEPT_SESSIONS:
             gov.sessions.clear()
-        gov.sessions[name] = session
+        gov.sessions[stream] = session
     policy = pinned_policy(gov, session.policy_hash)
     return InForce(session, policy, policy.plan_for(stream))
 
@@ -53,7 +52,11 @@ def pinned_policy(gov: Governance, policy_hash: str) -> Policy:
     return policy
 
 
-def _open(gov: Governance, session: Session, now_us: int) -> Session:
+def _open(gov: Governance, stream: str, now_us: int) -> Session:
+    aligned = window_at(gov.policy.plan_for(stream).window, now_us)
+    before_us = store_sessions.last_end(gov.store, stream, now_us)
+    window = Window(max(aligned.start_us, before_us or 0), aligned.end_us)
+    session = Session(session_id(stream, window), stream, window, gov.policy.hash)
     store_sessions.keep_policy(gov.store, gov.policy, gov.policy_source, now_us)
     limits = gov.policy.plan_for(session.stream).limits
     event = Event(

@@ -25,6 +25,7 @@ class ActionRow:
     digest: str
     stream: str
     idempotent: bool
+    direct: bool
     risk: str
     resource: str | None
     agent_id: str | None
@@ -64,6 +65,7 @@ _ACTION = (
     "digest",
     "stream",
     "idempotent",
+    "direct",
     "risk",
     "resource",
     "agent_id",
@@ -91,9 +93,9 @@ _ACTION = (
     "publish_count",
     "delivered_us",
 )
-_COLUMNS = ", ".join(f'a."{column}"' for column in _ACTION) + ", t.id, t.state, t.digest"
+_COLUMNS = ", ".join(f'a."{column}"' for column in _ACTION) + ", t.id, t.state, t.digest, t.rule"
 _FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
-_WIDTH = len(_ACTION) + 3
+_WIDTH = len(_ACTION) + 4
 
 
 @lru_cache(maxsize=8)
@@ -170,7 +172,7 @@ def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
     """Actions whose message is known not to be on its way."""
     return _listed(
         store,
-        """a.delivered_us IS NULL AND a.published_us IS NULL
+        """a.delivered_us IS NULL AND NOT a.direct AND a.published_us IS NULL
             AND a.state IN ('queued', 'parked', 'denied', 'failed', 'succeeded')
             AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.id LIMIT :limit""",
         {"now": now_us, "limit": limit},
@@ -181,11 +183,31 @@ def silent(store: Store, *, stale_us: int, now_us: int, limit: int) -> list[Acti
     """Actions whose message had no effect for `stale_us`, or twice as long for every publication more."""
     return _listed(
         store,
-        """a.delivered_us IS NULL AND a.state IN ('queued', 'denied', 'failed', 'succeeded')
-            AND a.published_us + :stale * (1 << (CASE WHEN a.publish_count > 8 THEN 8
+        """a.delivered_us IS NULL AND NOT a.direct AND a.state IN ('queued', 'denied', 'failed', 'succeeded')
+            AND a.published_us + CAST(:stale AS bigint) * (1 << (CASE WHEN a.publish_count > 8 THEN 8
                 ELSE a.publish_count - 1 END)) <= :now AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
             ORDER BY a.created_us, a.id LIMIT :limit""",
         {"stale": stale_us, "now": now_us, "limit": limit},
+    )
+
+
+def forsaken(store: Store, before_us: int, limit: int) -> list[ActionRow]:
+    """Direct calls that were recorded before then and never admitted: their callers are gone."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.direct AND a.state = 'queued' AND a.created_us < :before
+            AND (a.started_us IS NULL OR a.started_us < :before) ORDER BY a.id LIMIT :limit""",
+        {"before": before_us, "limit": limit},
+    )
+
+
+def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
+    """Running attempts, started before then, of an owner that nobody has registered."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.state = 'running' AND a.started_us < :before
+            AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = a.lease_worker) ORDER BY a.id LIMIT :limit""",
+        {"before": before_us, "limit": limit},
     )
 
 
@@ -222,6 +244,15 @@ def delivered(store: Store, action_id: str, now_us: int) -> bool:
                 AND state IN ('succeeded', 'failed', 'denied') RETURNING id""",
             {"id": action_id, "now": now_us},
         )
+    )
+
+
+def undeliver(store: Store, action_id: str) -> None:
+    """Has the outcome of an action that ended told again."""
+    store.run(
+        """UPDATE actions SET delivered_us = NULL, published_us = NULL
+            WHERE id = :id AND delivered_us IS NOT NULL AND NOT direct""",
+        {"id": action_id},
     )
 
 
@@ -268,11 +299,11 @@ def _listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]
 
 def _action(row: Sequence[Any]) -> ActionRow:
     id_, session_id, state, attempt, *columns = row[: len(_ACTION)]
-    ticket_id, ticket_state, ticket_digest = row[len(_ACTION) : _WIDTH]
+    ticket_id, ticket_state, ticket_digest, ticket_rule = row[len(_ACTION) : _WIDTH]
     named = dict(zip(_ACTION[4:], columns, strict=True))
-    named["idempotent"] = bool(named["idempotent"])
+    named |= {"idempotent": bool(named["idempotent"]), "direct": bool(named["direct"])}
     return ActionRow(
         ref=ActionRef(id_, session_id, State(state), attempt),
-        ticket=Ticket(ticket_id, TicketState(ticket_state), ticket_digest) if ticket_id else None,
+        ticket=Ticket(ticket_id, TicketState(ticket_state), ticket_digest, ticket_rule) if ticket_id else None,
         **named,
     )

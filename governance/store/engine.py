@@ -14,12 +14,13 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
 
 SQLITE_BUSY_MS: Final = 30_000
+STATEMENT_MS: Final = 30_000
 # PostgreSQL's codes for a table and a column that are not there.
 _UNDEFINED = ("42P01", "42703")
 _NAMED = re.compile(r"(?<!:):([a-z_0-9]+)")
@@ -93,6 +94,7 @@ class Store:
             if self.is_postgresql:
                 frozen = self.engine.execution_options(isolation_level="REPEATABLE READ")
                 with frozen.connect() as connection, connection.begin():
+                    connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
                     yield _Frozen(connection)
                 return
             with self.engine.connect() as connection:
@@ -109,8 +111,13 @@ class Store:
         except (OperationalError, PoolTimeoutError) as problem:
             raise self._away(problem) from problem
         except DBAPIError as problem:
-            # SQLite says plain DatabaseError of a file that is none.
-            if problem.connection_invalidated or type(problem.orig) is sqlite3.DatabaseError or _lacks(problem):
+            # SQLite says plain DatabaseError of a file that is none; PostgreSQL InternalError of a replica it became.
+            if (
+                problem.connection_invalidated
+                or isinstance(problem, InternalError)
+                or type(problem.orig) is sqlite3.DatabaseError
+                or _lacks(problem)
+            ):
                 raise self._away(problem) from problem
             raise
 
@@ -183,6 +190,8 @@ def _postgresql(url: URL, pool_size: int) -> Engine:
                 "connect_timeout": 5,
                 "prepare_threshold": 1,
                 "application_name": "acp",
+                # A server that hangs is away; nothing here takes long but audits and migrations, which say so.
+                "options": f"-c statement_timeout={STATEMENT_MS}",
                 "keepalives_idle": 15,
                 "tcp_user_timeout": 15_000,
             },

@@ -22,6 +22,7 @@ def upgrade(store: Store) -> str:
     """Migrates to the newest revision and returns it. Raises StoreUnavailable."""
     with store.transaction() as connection:
         if store.is_postgresql:
+            connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         config = _config()
         config.attributes["connection"] = connection

@@ -81,6 +81,7 @@ actions = Table(
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),  # the fencing number: admissions so far
     Column("idempotent", Boolean, nullable=False),
+    Column("direct", Boolean, nullable=False),  # its caller waits for it in the same process: never published
     Column("agent_id", Text),
     Column("user", Text),
     Column("team", Text),
@@ -149,9 +150,9 @@ tickets = Table(
     _one_of("state", TicketState),
     CheckConstraint("state = 'pending' OR decided_us IS NOT NULL", name="decision_dated"),
 )
-_open = text("state IN ('pending', 'approved')")
-Index("uq_tickets_open", tickets.c.action_id, unique=True, postgresql_where=_open, sqlite_where=_open)
+# An approval that no longer fits (other arguments, another rule) stays as it is; the request that replaces it is new.
 _pending = text("state = 'pending'")
+Index("uq_tickets_asked", tickets.c.action_id, unique=True, postgresql_where=_pending, sqlite_where=_pending)
 Index("ix_tickets_pending", tickets.c.expires_us, postgresql_where=_pending, sqlite_where=_pending)
 
 accounts = Table(

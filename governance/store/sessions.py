@@ -30,6 +30,25 @@ def find(store: Store, session_id: str) -> Session | None:
     return _session(found[0]) if found else None
 
 
+def at(store: Store, stream: str, now_us: int) -> Session | None:
+    """The session of a stream whose window contains `now_us`."""
+    found = store.read(
+        f"""SELECT {_COLUMNS} FROM sessions WHERE stream = :stream AND window_start_us <= :now AND window_end_us > :now
+            ORDER BY window_start_us DESC LIMIT 1""",
+        {"stream": stream, "now": now_us},
+    )
+    return _session(found[0]) if found else None
+
+
+def last_end(store: Store, stream: str, now_us: int) -> int | None:
+    """When the last session of a stream that is over ended."""
+    found = store.read(
+        "SELECT max(window_end_us) FROM sessions WHERE stream = :stream AND window_end_us <= :now",
+        {"stream": stream, "now": now_us},
+    )
+    return found[0][0] if found else None
+
+
 def open_once(store: Store, session: Session, accounts: Sequence[Account], event: Event) -> Session:
     """Opens `session` with its accounts unless it is open already; returns the one that is."""
     with store.transaction() as connection:

@@ -11,10 +11,13 @@ def register(store: Store, worker_id: str, pid: int, now_us: int) -> None:
     )
 
 
-def beat(store: Store, worker_id: str, now_us: int) -> None:
-    store.run(
-        "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL WHERE id = :id",
-        {"id": worker_id, "now": now_us},
+def beat(store: Store, worker_id: str, now_us: int) -> bool:
+    """False when there is no such row."""
+    return bool(
+        store.run(
+            "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL WHERE id = :id RETURNING id",
+            {"id": worker_id, "now": now_us},
+        )
     )
 
 

@@ -7,8 +7,8 @@ from governance.errors import CommandConflict, InvalidOption, NotFound, StateCon
 from governance.operations import audit, decide
 from governance.operations.admit import Admitted, Denied, Dropped, Ended, Parked
 from governance.operations.finish import AskedToRetry
-from governance.operations.recover import child_lost
-from tests.support.governed import LEASE, Desk, ManualClock, submission
+from governance.operations.recover import child_gone
+from tests.support.governed import LEASE, POLICY, Desk, ManualClock, make_governance, submission
 
 
 def approve(desk: Desk, ref: str, command_id: str | None = None, reason: str | None = "fine") -> decide.Decided:
@@ -122,10 +122,39 @@ def test_an_unknown_ticket_is_named(desk: Desk) -> None:
         approve(desk, "nope")
 
 
+def test_an_approval_under_one_rule_does_not_satisfy_another(database_url: str) -> None:
+    first = Desk(make_governance(database_url))
+    made = first.submit(risk=Risk.HIGH)
+    approve(first, made.action_id)
+    clock = first.gov.clock
+    assert isinstance(clock, ManualClock)
+    clock.pass_s(3600)
+    stricter = Desk(make_governance(database_url, policy=POLICY.replace("id: ask", "id: cfo-signs"), clock=clock))
+    parked = stricter.arrive(made)
+    assert isinstance(parked, Parked)
+    assert parked.rule == "cfo-signs"
+    approve(stricter, made.action_id)
+    assert isinstance(stricter.arrive(made), Admitted)
+    assert audit.verify(stricter.gov).problems == ()
+    first.gov.store.close()
+    stricter.gov.store.close()
+
+
+def test_a_revoked_message_denies_what_has_not_started(desk: Desk) -> None:
+    queued, asked, runs = desk.submit(), desk.submit(risk=Risk.HIGH), desk.submit()
+    desk.admitted(runs)
+    revoked = [decide.revoked(desk.gov, made.action_id, "worker:w") for made in (queued, asked, runs)]
+    assert revoked == [True, True, False]
+    assert [desk.state(made) for made in (queued, asked, runs)] == ["denied", "denied", "running"]
+    assert ticket_states(desk) == ["denied"]
+    assert isinstance(desk.arrive(queued), Dropped)
+    assert audit.verify(desk.gov).problems == ()
+
+
 def in_doubt(desk: Desk) -> str:
     made = desk.submit(idempotent=False, cost_micros=500)
     desk.admitted(made)
-    assert child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "killed") == "in_doubt"
+    assert child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed") == [(made.action_id, "in_doubt")]
     assert isinstance(desk.arrive(made), Dropped)
     return made.action_id
 

@@ -6,12 +6,13 @@ from governance.core.actions import Lease
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import CommandConflict
-from governance.operations import audit
+from governance.operations import audit, relay
 from governance.operations.admit import Admitted, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry, Fenced, Raised, Settled, Succeeded, give_back
-from governance.operations.recover import child_lost
+from governance.operations.recover import child_gone
+from governance.operations.sessions import in_force
 from governance.operations.submit import Recorded, Repeated
-from tests.support.governed import LEASE, Desk, ManualClock, submission
+from tests.support.governed import LEASE, POLICY, Desk, ManualClock, make_governance, submission
 
 
 def clock(desk: Desk) -> ManualClock:
@@ -179,6 +180,43 @@ def test_an_action_is_not_admitted_after_its_expiry(desk: Desk) -> None:
     assert refused.rule == "expires"
 
 
+def test_a_deferral_does_not_lengthen_what_the_caller_allowed(desk: Desk) -> None:
+    desk.finish(desk.admitted(desk.submit(stream="patient")))
+    made = desk.submit(stream="patient", expires_us=clock(desk).at_us + 60_000_000)
+    assert isinstance(desk.arrive(made), Deferred)
+    clock(desk).pass_s(7200)
+    assert [out.action_id for out in relay.release_due(desk.gov, "relay", 10)] == [made.action_id]
+    refused = desk.arrive(made)
+    assert isinstance(refused, Denied)
+    assert refused.rule == "expires"
+
+
+def test_a_policy_that_changes_the_window_begins_where_the_session_ends(database_url: str) -> None:
+    hourly = Desk(make_governance(database_url))
+    clock(hourly).at_us -= clock(hourly).at_us % 14_400_000_000
+    hourly.submit()
+    four = make_governance(database_url, policy=POLICY.replace("window: 1h", "window: 4h"), clock=clock(hourly))
+    hour_us = 3_600_000_000
+    start_us = clock(hourly).at_us
+    first = in_force(four, "default", start_us + hour_us - 1).session.window
+    second = in_force(four, "default", start_us + hour_us).session.window
+    third = in_force(four, "default", start_us + 4 * hour_us).session.window
+    assert [(w.start_us - start_us, w.end_us - start_us) for w in (first, second, third)] == [
+        (0, hour_us),
+        (hour_us, 4 * hour_us),
+        (4 * hour_us, 8 * hour_us),
+    ]
+    hourly.gov.store.close()
+    four.store.close()
+
+
+def test_a_stream_named_by_a_message_opens_no_session(desk: Desk) -> None:
+    made = desk.submit()
+    assert isinstance(desk.arrive(made, stream="made-up"), Admitted)
+    assert isinstance(desk.arrive(submission(), stream="made-up"), NotSubmitted)
+    assert [row[0] for row in desk.gov.store.read("SELECT stream FROM sessions", {})] == ["default"]
+
+
 def test_an_action_is_carried_into_the_window_in_which_it_runs(desk: Desk) -> None:
     made = desk.submit()
     first = desk.gov.store.read("SELECT session_id FROM actions", {})[0][0]
@@ -202,7 +240,7 @@ def test_a_second_finish_changes_nothing(desk: Desk) -> None:
 def test_a_zombie_cannot_finish_what_recovery_took_away(desk: Desk) -> None:
     made = desk.submit(cost_micros=500)
     zombie = desk.admitted(made)
-    assert child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "killed") == "queued"
+    assert child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed") == [(made.action_id, "queued")]
     assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
     second = desk.admitted(made)
     assert second.ref.attempt == 2

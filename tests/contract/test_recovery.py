@@ -81,7 +81,7 @@ def test_a_sweep_goes_on_to_the_end(desk: Desk) -> None:
 def test_what_is_not_idempotent_is_in_doubt_and_does_not_run_again(desk: Desk) -> None:
     made = desk.submit(idempotent=False)
     desk.admitted(made)
-    assert recover.child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "killed") == "in_doubt"
+    assert recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed") == [(made.action_id, "in_doubt")]
     assert desk.state(made) == "in_doubt"
     assert not isinstance(desk.arrive(made), Admitted)
 
@@ -89,16 +89,74 @@ def test_what_is_not_idempotent_is_in_doubt_and_does_not_run_again(desk: Desk) -
 def test_a_report_about_another_child_is_not_believed(desk: Desk) -> None:
     made = desk.submit()
     desk.admitted(made)
-    assert recover.child_lost(desk.gov, made.action_id, LEASE.worker_id, "another child", "killed") is None
-    assert recover.child_lost(desk.gov, made.action_id, "another worker", LEASE.child, "killed") is None
+    assert recover.child_gone(desk.gov, LEASE.worker_id, "another child", "killed") == []
+    assert recover.child_gone(desk.gov, "another worker", LEASE.child, "killed") == []
     assert desk.state(made) == "running"
+
+
+def test_everything_that_ran_in_a_dead_child_goes_with_it(desk: Desk) -> None:
+    outer, inner = desk.submit(), desk.submit(can_wait=False)
+    desk.admitted(outer)
+    desk.admitted(inner)
+    gone = recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
+    assert sorted(gone) == sorted([(outer.action_id, "queued"), (inner.action_id, "failed")])
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_direct_call_is_never_published(desk: Desk) -> None:
+    forsaken, lost = desk.submit(can_wait=False), desk.submit(can_wait=False)
+    desk.admitted(lost)
+    recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
+    assert sweep(desk).reclaimed == {}
+    clock(desk).pass_s(3 * LEASE_S)
+    assert sweep(desk).reclaimed == {"denied": 1}
+    assert (desk.state(forsaken), desk.state(lost)) == ("denied", "failed")
+    clock(desk).pass_s(100_000)
+    assert relay.silent(desk.gov, 10) == relay.unpublished(desk.gov, 10) == []
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_an_owner_that_never_registered_is_given_up(desk: Desk) -> None:
+    made = desk.submit()
+    desk.arrive(made, lease=Lease("unheard-of", "c"))
+    assert sweep(desk).reclaimed == {}
+    clock(desk).pass_s(2 * LEASE_S + 1)
+    assert sweep(desk).reclaimed == {"queued": 1}
+
+
+def test_a_beat_without_a_row_says_so(desk: Desk) -> None:
+    assert not heartbeat.beat(desk.gov, LEASE.worker_id)
+    alive(desk)
+    assert heartbeat.beat(desk.gov, LEASE.worker_id)
+
+
+def test_an_attempt_whose_body_is_over_is_given_up_by_its_own_worker(desk: Desk) -> None:
+    """Whatever kept its end from being written: a defect, a full disk, a time limit at the wrong moment."""
+    alive(desk)
+    left, present = desk.submit(), desk.submit()
+    desk.admitted(left)
+    clock(desk).pass_s(60)
+    began_us = clock(desk).now_us()
+    desk.arrive(present, lease=Lease(LEASE.worker_id, "child-2"))
+
+    def bodiless(children: dict[str, int | None]) -> list[str]:
+        settled_us = clock(desk).now_us() - 12_000_000
+        return recover.bodiless(desk.gov, LEASE.worker_id, children, settled_us)
+
+    clock(desk).pass_s(5)
+    assert bodiless({"child-2": began_us}) == [], "a child that nobody speaks of may be anything"
+    assert bodiless({"child-1": None, "child-2": began_us}) == [left.action_id]
+    clock(desk).pass_s(60)
+    assert bodiless({"child-1": None, "child-2": began_us}) == [], "the present request's attempt has its body"
+    assert bodiless({"child-2": clock(desk).now_us()}) == [present.action_id], "a later request: its body is over"
+    assert audit.verify(desk.gov).problems == ()
 
 
 def test_an_action_that_keeps_killing_its_workers_fails_at_last(desk: Desk) -> None:
     made = desk.submit()
     for attempt in range(1, desk.gov.limits.attempts_max + 1):
         assert desk.admitted(made).ref.attempt == attempt
-        recover.child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "killed")
+        recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
     assert desk.state(made) == "failed"
     assert [out.action_id for out in relay.unpublished(desk.gov, 10)] == [made.action_id]
     assert audit.verify(desk.gov).problems == ()
@@ -108,6 +166,8 @@ def test_the_hard_time_limit_ends_an_idempotent_action_and_doubts_another(desk: 
     safe, risky = desk.submit(), desk.submit(idempotent=False)
     for made in (safe, risky):
         desk.admitted(made)
-        recover.timed_out(desk.gov, made.action_id, LEASE.worker_id, "the hard time limit passed")
+        recover.ended_by_force(
+            desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "TimeLimitExceeded", "the hard time limit passed"
+        )
     assert (desk.state(safe), desk.state(risky)) == ("failed", "in_doubt")
     assert relay.unpublished(desk.gov, 10) == []

@@ -1,7 +1,8 @@
 """The relay publishes what nobody heard of, once for each claim, less and less often."""
 
+from governance.core.policy import Risk
 from governance.operations import relay
-from governance.operations.admit import Deferred
+from governance.operations.admit import Deferred, Denied
 from tests.support.governed import Desk, ManualClock
 
 
@@ -35,6 +36,22 @@ def test_a_silent_message_goes_out_again_with_a_doubling_interval(desk: Desk) ->
         assert ids(out) == [made.action_id]
         waits.append(waited / silence_s)
     assert waits == [1, 2, 4, 8]
+
+
+def test_a_message_that_went_out_many_times_still_goes_out(desk: Desk) -> None:
+    made = desk.submit()
+    desk.gov.store.run("UPDATE actions SET publish_count = 30", {})
+    clock(desk).pass_s(desk.gov.limits.relay_s * 256)
+    assert ids(relay.silent(desk.gov, 10)) == [made.action_id]
+
+
+def test_an_outcome_that_was_overwritten_is_told_again(desk: Desk) -> None:
+    made = desk.submit(risk=Risk.CRITICAL)
+    desk.arrive(made)
+    assert relay.unpublished(desk.gov, 10) == []
+    relay.tell_again(desk.gov, made.action_id)
+    assert ids(relay.unpublished(desk.gov, 10)) == [made.action_id]
+    assert isinstance(desk.arrive(made), Denied)
 
 
 def test_what_runs_waits_or_ended_is_not_published_again(desk: Desk) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from governance.errors import ActionDenied, ActionFailed
 from governance.faults import POINTS
-from tests.support.fleet import ROOT, Shop, assert_intact, eventually, settled, undelivered
+from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settled, undelivered
 
 # Which process has to die for the point to be reached.
 IN_PRODUCER = {"after_submit_before_publish"}
@@ -102,6 +103,24 @@ def test_a_killed_child_leaves_what_is_not_idempotent_in_doubt(shop: Shop) -> No
     other = shop.tasks.add.delay(1, 2)
     assert other.get(timeout=15) == 3
     assert len(shop.effects()) == 1
+    assert_intact(shop)
+
+
+def test_what_a_dead_child_called_directly_is_not_left_behind(shop: Shop) -> None:
+    shop.worker().ready()
+    result = shop.tasks.calls.delay(str(shop.folder))
+    assert result.get(timeout=15) == 2
+    states = shop.gov.store.read("SELECT state FROM actions WHERE name = 't.dies'", {})
+    assert [row[0] for row in states] == ["failed"]
+    assert_intact(shop)
+
+
+def test_a_map_whose_child_died_does_no_item_twice(shop: Shop) -> None:
+    shop.worker(concurrency=1).ready()
+    result = shop.tasks.item.starmap([(str(shop.folder), n) for n in range(3)]).delay()
+    error = failure(result)
+    assert isinstance(error, ActionDenied | ActionFailed)
+    assert sorted(shop.effects()) == ["item 0", "item 1"]
     assert_intact(shop)
 
 

@@ -9,13 +9,13 @@ from governance.core.actions import Lease
 from governance.core.ledger import Usage
 from governance.errors import StateDirUnusable, StoreUnavailable
 from governance.middleware import DEFAULT, compose
-from governance.middleware.call import Call, Returned, StoreAway
+from governance.middleware.call import Call, Failed, Returned, StoreAway
 from governance.middleware.spool import Spool
 from governance.operations import audit
 from governance.operations.admit import Arrival
 from governance.operations.context import Governance
 from governance.operations.finish import Finish, Raised, Succeeded, finish
-from governance.operations.recover import child_lost
+from governance.operations.recover import child_gone
 from tests.support.governed import LEASE, Desk, make_governance
 
 
@@ -67,7 +67,7 @@ def test_a_kept_finish_counts_once_however_often_it_is_drained(desk: Desk, spool
 def test_a_kept_finish_of_a_fenced_attempt_changes_nothing(desk: Desk, spool: Spool) -> None:
     kept = ending(desk)
     spool.keep(kept)
-    child_lost(desk.gov, kept.ref.id, LEASE.worker_id, LEASE.child, "killed")
+    child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
     spool.drain(desk.gov)
     assert desk.gov.store.read("SELECT state, result FROM actions", {}) == [("queued", None)]
     assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
@@ -90,6 +90,25 @@ def test_another_admission_is_not_given_back(desk: Desk, spool: Spool, lease: Le
     spool.give_back(made.action_id, lease, desk.gov.clock.now_us() + shift_us)
     spool.drain(desk.gov)
     assert desk.state(made) == "running"
+
+
+def test_a_note_that_makes_no_sense_is_set_aside(desk: Desk, spool: Spool) -> None:
+    (spool.folder / "a.json").write_text("")
+    (spool.folder / "b.json").write_text('{"finish": {}}')
+    spool.keep(ending(desk))
+    assert spool.drain(desk.gov) == 1
+    assert sorted(path.name for path in spool.folder.glob("*.bad")) == ["a.bad", "b.bad"]
+    assert len(spool) == 0
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "\ud83d"])
+def test_an_outcome_no_database_keeps_still_ends_the_attempt(desk: Desk, spool: Spool, text: str) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE)
+    outcome = compose(DEFAULT, call, lambda: Failed(ValueError(text), Raised("ValueError", text)))
+    assert isinstance(outcome, Failed)
+    assert desk.state(made) == "failed"
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

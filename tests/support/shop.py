@@ -139,6 +139,36 @@ def hangs() -> None:
     time.sleep(60)
 
 
+@app.task(name="t.calls", risk="low", idempotent=True)
+def calls(folder: str) -> int:
+    """Calls another governed task directly, and is killed in the middle of it the first time."""
+    if current_run().attempt == 1:
+        return int(dies(folder))
+    return 2
+
+
+@app.task(name="t.item", risk="low", idempotent=False)
+def item(folder: str, number: int) -> int:
+    """The second item takes its pool child with it."""
+    effect(folder, f"item {number}")
+    if number == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@app.task(name="t.odd", risk="low")
+def odd(nested: dict[str, object], how: str) -> str:
+    if how == "raise":
+        raise ValueError("half a pair \ud83d and a \x00")
+    return "half a pair \ud83d"
+
+
+@app.task(name="t.tries", bind=True, risk="low", idempotent=True)
+def tries(self: Any, folder: str) -> None:
+    effect(folder, "tried")
+    raise self.retry(countdown=0)
+
+
 @app.task(name="t.says", risk="low")
 def says(line: str) -> None:
     logging.getLogger("shop").info(line)

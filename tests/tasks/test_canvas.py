@@ -147,6 +147,35 @@ def test_the_soft_time_limit_fails_an_action_and_charges_what_it_held(shop: Shop
     assert [row[0] for row in posted] == ["unreported"]
 
 
+def test_text_that_no_database_keeps_does_not_leave_an_attempt_behind(shop: Shop) -> None:
+    returned = shop.tasks.odd.delay({}, "return")
+    assert returned.get(timeout=WAIT_S) == "half a pair \ud83d"
+    raised = shop.tasks.odd.delay({}, "raise")
+    assert isinstance(failure(raised), ValueError)
+    assert [shop.state(result.id) for result in (returned, raised)] == ["succeeded", "failed"]
+
+
+def test_keys_that_json_turns_into_strings_do_not_lose_an_action(shop: Shop) -> None:
+    result = shop.tasks.odd.delay({"sizes": {2: 1, 10: 2}}, "return")
+    assert result.get(timeout=WAIT_S)
+
+
+def test_a_terminated_action_ends(shop: Shop) -> None:
+    nowhere = shop.folder / "nobody-says-go"
+    nowhere.mkdir(exist_ok=True)
+    result = shop.tasks.waits.delay(str(nowhere))
+    shop.until(result.id, "running")
+    shop.tasks.app.control.revoke(result.id, terminate=True, signal="SIGKILL")
+    shop.until(result.id, "failed")
+    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held < 0", {}) == []
+
+
+def test_a_revoked_action_is_denied(shop: Shop) -> None:
+    result = shop.tasks.add.apply_async((1, 1), countdown=2)
+    shop.tasks.app.control.revoke(result.id)
+    shop.until(result.id, "denied")
+
+
 def test_a_result_that_is_not_json_is_named(shop: Shop) -> None:
     result = shop.tasks.not_json.delay()
     error = failure(result)

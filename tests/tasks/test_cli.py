@@ -11,7 +11,7 @@ from governance.core.actions import Submission
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.operations import audit, heartbeat
-from governance.operations.recover import child_lost
+from governance.operations.recover import child_gone
 from tests.support.governed import LEASE, Desk, make_governance, policy_file
 from tests.support.terminal import Terminal
 
@@ -39,7 +39,7 @@ def refund(desk: Desk) -> Submission:
 def in_doubt(desk: Desk) -> Submission:
     made = desk.submit(idempotent=False)
     desk.admitted(made)
-    child_lost(desk.gov, made.action_id, LEASE.worker_id, LEASE.child, "its child died")
+    child_gone(desk.gov, LEASE.worker_id, LEASE.child, "its child died")
     return made
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from celery.exceptions import Retry
 
 from acp_tasks import current_run
 from acp_tasks.install import opted_out, ungoverned
@@ -80,6 +81,38 @@ def test_an_eager_call_is_admitted_or_refused(shop: Shop) -> None:
     assert result.get() == 7
     assert rows(shop, result.id) == [("succeeded", "routine")]
     assert isinstance(shop.tasks.ask.apply(("c1",)).result, ActionDenied)
+
+
+def test_a_direct_call_that_asks_for_a_retry_is_not_run_by_a_worker(shop: Shop) -> None:
+    with pytest.raises(Retry):
+        shop.tasks.tries(str(shop.folder))
+    found = shop.gov.store.read("SELECT state, direct FROM actions WHERE name = 't.tries'", {})
+    assert [(row[0], bool(row[1])) for row in found] == [("failed", True)]
+    assert shop.effects().count("tried") == 1
+
+
+def test_an_eager_call_is_charged_and_repeated_like_any_other(shop: Shop) -> None:
+    options = {"command_id": "eager-1", "identity": {"user": "u5"}, "cost_usd": "0.002"}
+    first = shop.tasks.seen.apply((str(shop.folder),), **options)
+    again = shop.tasks.seen.apply((str(shop.folder),), **options)
+    assert again.get() == first.get()
+    assert shop.effects().count("eager-1") == 1
+    found = shop.gov.store.read("""SELECT "user", cost_micros FROM actions WHERE command_id = 'eager-1'""", {})
+    assert [tuple(row) for row in found] == [("u5", 2000)]
+
+
+def test_an_eager_retry_is_another_attempt(shop: Shop) -> None:
+    assert shop.tasks.flaky.apply((2,)).get() == [2, 3]
+
+
+def test_a_foreign_message_with_an_expiry_is_governed(shop: Shop) -> None:
+    result = shop.tasks.app.send_task("t.add", (2, 3), expires=60)
+    assert result.get(timeout=WAIT_S) == 5
+
+
+def test_a_header_that_is_no_dict_is_refused(shop: Shop) -> None:
+    error = failure(shop.tasks.app.send_task("t.add", (2, 3), headers={"acp": "root"}))
+    assert isinstance(error, InvalidOption)
 
 
 def test_starmap_and_chunks_admit_every_item(shop: Shop) -> None:
@@ -164,6 +197,8 @@ def test_a_resource_template_must_name_an_argument(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("declaration", "says"),
     [
+        ("@app.task(name='celery.mine', base=celery.Task)\ndef loose(): pass", "not governed: celery.mine"),
+        ("@app.task(base=celery.Task, governed=True)\ndef loose(): pass", "not governed: loose.loose"),
         ("@app.task(base=celery.Task)\ndef loose(): pass", "not governed: loose.loose"),
         ("@app.task(risk='huge')\ndef loose(): pass", "low, medium, high or critical"),
         ("@app.task(risk='low', cost_usd='-2')\ndef loose(): pass", "cost_usd='-2'"),

@@ -120,6 +120,7 @@ def upgrade() -> None:
     sa.Column('state', sa.Text(), nullable=False),
     sa.Column('attempt', sa.Integer(), nullable=False),
     sa.Column('idempotent', sa.Boolean(), nullable=False),
+    sa.Column('direct', sa.Boolean(), nullable=False),
     sa.Column('agent_id', sa.Text(), nullable=True),
     sa.Column('user', sa.Text(), nullable=True),
     sa.Column('team', sa.Text(), nullable=True),
@@ -183,7 +184,7 @@ def upgrade() -> None:
     with op.batch_alter_table('tickets', schema=None) as batch_op:
         batch_op.create_index(batch_op.f('ix_tickets_action_id'), ['action_id'], unique=False)
         batch_op.create_index('ix_tickets_pending', ['expires_us'], unique=False, postgresql_where=sa.text("state = 'pending'"), sqlite_where=sa.text("state = 'pending'"))
-        batch_op.create_index('uq_tickets_open', ['action_id'], unique=True, postgresql_where=sa.text("state IN ('pending', 'approved')"), sqlite_where=sa.text("state IN ('pending', 'approved')"))
+        batch_op.create_index('uq_tickets_asked', ['action_id'], unique=True, postgresql_where=sa.text("state = 'pending'"), sqlite_where=sa.text("state = 'pending'"))
 
     for statement in guards.SQLITE if op.get_bind().dialect.name == "sqlite" else guards.POSTGRESQL:
         op.execute(statement)

@@ -1,0 +1,188 @@
+"""`acp run`: a whole governed fleet on this machine works through a support desk's cases, and proves it."""
+
+import importlib
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from celery import Celery
+
+from acp_tasks import bootstrap, logs
+from acp_tasks.agents.cases import BadLine, Line, read_cases
+from acp_tasks.cli import output
+from acp_tasks.cli.context import SILENT
+from acp_tasks.cli.group import Exit
+from acp_tasks.fleet.display import Display, Picture, make_display
+from acp_tasks.fleet.process import ProcessFailed, Stack, StopRequested
+from acp_tasks.fleet.shift import Shift
+from acp_tasks.fleet.stack import Fleet, Plan
+from acp_tasks.fleet.state_folder import locked_folder
+from acp_tasks.fleet.summary import Summary
+from governance.config import load_settings
+from governance.errors import CasesInvalid
+from governance.operations import audit
+from governance.operations.scorecard import score
+from governance.policy_file import parse_policy, read_policy
+
+SHIPPED = Path(__file__).parents[2] / "examples" / "cases.jsonl"
+_SIGNALLED = 128
+
+
+@click.command()
+@click.option("--horizon", type=click.Choice(["hour"]), default="hour", show_default=True, help="How long a window is.")
+@click.option("--cases", type=click.Path(path_type=Path), metavar="FILE", help="JSON Lines; else the shipped cases.")
+@click.option("--strict", is_flag=True, help="Stop at a bad line instead of skipping it.")
+@click.option("--db", "database", default="sqlite", show_default=True, metavar="sqlite|postgres|URL", help="The store.")
+@click.option("--broker", metavar="URL", help="Use this broker instead of starting one.")
+@click.option("--workers", type=click.IntRange(1, 32), default=2, show_default=True, help="Worker processes.")
+@click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Children of a worker.")
+@click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Default: ACP_STATE_DIR, else .acp.")
+@click.option(
+    "--policy",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Default: ACP_POLICY, else ./policy.yaml if there is one, else the packaged policy.",
+)
+@click.option(
+    "--deadline", type=click.FloatRange(1), default=120, show_default=True, metavar="SECONDS", help="Then give up."
+)
+@output.json_option
+@click.pass_context
+def run(
+    ctx: click.Context,
+    horizon: str,
+    cases: Path | None,
+    strict: bool,
+    database: str,
+    broker: str | None,
+    workers: int,
+    concurrency: int,
+    state_dir: Path | None,
+    policy: Path | None,
+    deadline: float,
+) -> None:
+    """Run a whole governed fleet on this machine, once.
+
+    Starts a broker, a database, workers, beat and Flower, enqueues every case as a governed action, waits until each
+    has ended or waits for a person, prints a scorecard and verifies the audit trail. Ctrl-C ends what it started.
+    Running it again with the same cases and state directory repeats no effect.
+    """
+    logs.configure(SILENT)
+    started_s = time.monotonic()
+    path = cases or SHIPPED
+    plan = Plan(
+        state_dir=state_dir or load_settings().state_dir,
+        policy=_policy(policy),
+        database=database,
+        broker_url=broker,
+        workers=workers,
+        concurrency=concurrency,
+    )
+    lines = _lines(path, shipped=cases is None, strict=strict)
+    display = make_display(live=not output.wants_json())
+    try:
+        with locked_folder(plan.state_dir) as folder, Stack() as stack, display:
+            fleet = Fleet(replace(plan, state_dir=folder), stack)
+            summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline)
+            display.say("ending every process")
+    except StopRequested as request:
+        click.echo(f"acp: stopped by {request}, every process was ended", err=True)
+        ctx.exit(_SIGNALLED + request.sign)
+    except ProcessFailed as problem:
+        click.echo(f"acp: {problem}", err=True)
+        if output.wants_json():
+            output.write_json({"error": "ProcessFailed", "message": str(problem)})
+        ctx.exit(Exit.NOT_READY)
+    summary = replace(summary, duration_s=time.monotonic() - started_s)
+    if output.wants_json():
+        output.write_json(summary.document())
+    else:
+        summary.write()
+    ctx.exit(Exit.OK if summary.ok else Exit.FAILED)
+
+
+def _work(
+    fleet: Fleet,
+    display: Display,
+    path: Path,
+    lines: Iterator[Line],
+    *,
+    strict: bool,
+    deadline_s: float,
+) -> Summary:
+    display.show(Picture(starting=["broker", "database"]))
+    fleet.start_servers()
+    display.say(f"state {fleet.plan.state_dir}, policy {fleet.plan.policy or 'packaged'}, logs {fleet.logs}")
+    fleet.start_programs()
+    if fleet.flower_url is not None:
+        display.say(f"Flower at {fleet.flower_url}")
+    else:
+        display.say("no Flower: pip install 'acp-tasks[local]'", "yellow")
+    app, gov = _app(), bootstrap.governance()
+    # By name: its effects are counted here, the tasks themselves run in the workers.
+    desk = importlib.import_module("acp_tasks.agents.desk")
+    before = _line_count(desk.outbox_path())
+    shift = Shift(app, gov, fleet, display, deadline_s=deadline_s)
+    shift.carry_over()
+    shift.enqueue(path, lines, strict=strict)
+    shift.work()
+    display.say("verifying")
+    return Summary(
+        card=score(gov, shift.watch.action_ids),
+        audit=audit.verify(gov),
+        tally=shift.tally,
+        effects=_line_count(desk.outbox_path()) - before,
+        effects_before=before,
+        stuck=shift.stuck,
+        duration_s=0.0,
+        flower_url=fleet.flower_url,
+        state_dir=fleet.plan.state_dir,
+        logs=fleet.logs,
+        outbox=desk.outbox_path(),
+        environment_file=fleet.environment_file,
+        keeps_database=fleet.plan.database != "postgres",
+    )
+
+
+def _policy(given: Path | None) -> Path | None:
+    """The policy file, checked before anything is started; None is the packaged policy."""
+    path = given or load_settings().policy
+    if path is None and Path("policy.yaml").is_file():
+        path = Path("policy.yaml")
+    if path is None:
+        return None
+    parse_policy(read_policy(path), str(path))
+    return path.absolute()
+
+
+def _lines(path: Path, *, shipped: bool, strict: bool) -> Iterator[Line]:
+    """The cases, opened before anything is started. With `strict`, a file is read to its end first."""
+    if shipped and not path.exists():
+        raise CasesInvalid(str(path), "the shipped cases come with the repository only: pass --cases FILE")
+    if strict and path.is_file():
+        bad = next((line for line in read_cases(path) if isinstance(line, BadLine)), None)
+        if bad is not None:
+            raise CasesInvalid(str(path), f"line {bad.line}: {bad.problem}")
+    lines = read_cases(path)
+    first = next(lines, None)
+    if first is None:
+        raise CasesInvalid(str(path), "it is empty: expected one case, one JSON object, a line")
+    return itertools.chain([first], lines)
+
+
+def _app() -> Celery:
+    """An app of the fleet that was just started: the environment leads to it now, and did not before."""
+    from acp_tasks.app import make_app
+
+    bootstrap.parts.cache_clear()
+    return make_app(load_settings())
+
+
+def _line_count(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        return sum(1 for _ in file)

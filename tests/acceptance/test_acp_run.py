@@ -1,0 +1,333 @@
+"""`acp run` as people start it: a real fleet in processes of its own, its effects, its summary, and its end."""
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from acp_tasks.cli.run import SHIPPED
+from tests.support.fleet import ROOT, eventually
+
+pytestmark = pytest.mark.fleet
+
+CASES = [json.loads(line) for line in SHIPPED.read_text().splitlines()]
+PRIORITIES = Counter(case["priority"] for case in CASES)
+ANSWERED = PRIORITIES["low"] + PRIORITIES["medium"]
+# The shell of whoever runs this may point elsewhere: a run starts what is its own.
+ELSEWHERE = {"ACP_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "ACP_BROKER_URL": "redis://127.0.0.1:1/0"}
+
+
+@dataclass
+class Place:
+    """A folder with a policy, in which `acp` is run."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        (self.folder / "policy.yaml").write_text((ROOT / "policy.yaml").read_text())
+
+    @property
+    def state(self) -> Path:
+        return self.folder / "state"
+
+    def start(
+        self, *args: str, environment: Mapping[str, str] | None = None, stderr: int = subprocess.PIPE
+    ) -> "subprocess.Popen[str]":
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACP_")}
+        return subprocess.Popen(
+            [sys.executable, "-m", "acp_tasks.cli", *args],
+            cwd=self.folder,
+            env={**inherited, "PYTHONPATH": str(ROOT), "ACP_STATE_DIR": str(self.state), **(environment or ELSEWHERE)},
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+
+    def acp(self, *args: str, environment: Mapping[str, str] | None = None) -> "Ended":
+        process = self.start(*args, environment=environment)
+        try:
+            out, err = process.communicate(timeout=90)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        assert "Traceback" not in err, err
+        return Ended(process.returncode, out, err)
+
+    def environment(self) -> dict[str, str]:
+        """What the run says that other commands need."""
+        lines = (self.state / "env").read_text().splitlines()
+        pairs = [line.removeprefix("export ").split("=", 1) for line in lines if line.startswith("export ")]
+        return {name: value.strip("'") for name, value in pairs}
+
+    def outbox(self) -> list[dict[str, Any]]:
+        """What is whole of it: a fleet at work may be writing the last line."""
+        path = self.state / "outbox.jsonl"
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in sorted((self.state / "logs").glob("*.log")))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.out, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Place, Ended]:
+    """The shipped cases, run once."""
+    place = Place(tmp_path_factory.mktemp("shipped"))
+    return place, place.acp("run", "--horizon", "hour", "--json")
+
+
+def case(case_id: str, **changes: object) -> str:
+    return json.dumps({"case_id": case_id, "priority": "low", "subject": "s", "body": "b", **changes})
+
+
+def written(place: Place, *lines: str) -> str:
+    path = place.folder / "mine.jsonl"
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+def test_the_shipped_cases_are_worked_through(shipped: tuple[Place, Ended]) -> None:
+    place, ended = shipped
+    assert ended.code == 0, ended.err
+    summary = ended.json
+    assert summary["ok"]
+    assert summary["actions"] == {
+        "denied": PRIORITIES["critical"],
+        "parked": PRIORITIES["high"],
+        "succeeded": ANSWERED,
+    }
+    assert summary["denials"] == {"never-close-accounts": PRIORITIES["critical"]}
+    assert summary["cases"] == {"read": len(CASES), "skipped": 0, "repeated": 0, "carried": 0}
+    assert summary["sessions"] == len(summary["session_ids"]) >= 1
+    assert summary["spent_micros"] == ANSWERED * 4000
+    assert summary["audit"]["ok"]
+    assert summary["audit"]["problems"] == []
+    assert summary["audit"]["events"] >= len(CASES) + 2 * ANSWERED
+    assert summary["effects"] == ANSWERED
+    assert summary["flower"].startswith("http://127.0.0.1:")
+    assert 0 < summary["duration_s"] < 90
+    assert summary["stuck"] == []
+    assert len(summary["tickets"]) == PRIORITIES["high"]
+    assert "Traceback" not in place.logs()
+
+
+def test_each_effect_is_in_the_outbox_once(shipped: tuple[Place, Ended]) -> None:
+    place, _ = shipped
+    replies = [line for line in place.outbox() if line["effect"] == "reply"]
+    assert Counter(line["command_id"] for line in replies) == {
+        f"case:{case['case_id']}:case.reply": 1 for case in CASES if case["priority"] in ("low", "medium")
+    }
+
+
+def test_refusals_are_told_as_they_happen_and_logs_stay_off_stdout(shipped: tuple[Place, Ended]) -> None:
+    _, ended = shipped
+    assert ended.out.count("\n") == 1
+    assert ended.err.count("never-close-accounts: an account is closed by its owner") == PRIORITIES["critical"]
+    assert ended.err.count("refunds-need-a-person: a refund pays money out") == PRIORITIES["high"]
+    assert f"{ANSWERED} done" in ended.err
+
+
+def test_a_second_run_carries_out_what_was_approved_and_repeats_nothing(shipped: tuple[Place, Ended]) -> None:
+    place, first = shipped
+    ticket = first.json["tickets"][0]
+    approved = place.acp("approvals", "approve", ticket["id"], "--json", environment=place.environment())
+    assert approved.code == 0, approved.err
+    assert approved.json["decisions"][0]["published"] is False
+    second = place.acp("run", "--json")
+    assert second.code == 0, second.err
+    summary = second.json
+    assert summary["cases"] == {"read": len(CASES), "skipped": 0, "repeated": len(CASES), "carried": 1}
+    assert summary["effects"] == 1
+    assert summary["actions"] == {
+        "denied": PRIORITIES["critical"],
+        "parked": PRIORITIES["high"] - 1,
+        "succeeded": ANSWERED + 1,
+    }
+    assert [line["action_id"] for line in place.outbox() if line["effect"] == "refund"] == [ticket["action_id"]]
+    commands = [line["command_id"] for line in place.outbox()]
+    assert len(commands) == len(set(commands)) == ANSWERED + 1
+
+
+def test_a_bad_line_is_reported_counted_and_skipped(place: Place) -> None:
+    cases = written(place, case("c1"), '{"case_id": "c2"', case("c3", prio="x"), case("c1", body="other"), case("c4"))
+    ended = place.acp("run", "--cases", cases)
+    assert ended.code == 0, ended.err
+    assert "line 2 of" in ended.err
+    assert "skipped: not JSON at column 17" in ended.err
+    assert "unknown key 'prio': expected case_id, priority" in ended.err
+    assert "line 4" in ended.err
+    assert "2 read, 0 of them a repeat, 3 lines skipped" in ended.out
+    assert "audit verified" in ended.out
+    assert sorted(line["case_id"] for line in place.outbox()) == ["c1", "c4"]
+
+
+def test_strict_stops_at_a_bad_line_before_anything_happens(place: Place) -> None:
+    ended = place.acp("run", "--strict", "--cases", written(place, case("c1"), case("c2", priority="asap")), "--json")
+    assert ended.code == 2
+    assert "line 2: priority='asap': Input should be 'low', 'medium', 'high' or 'critical'" in ended.err
+    assert ended.json["error"] == "CasesInvalid"
+    assert not place.state.exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (["--cases", "missing.jsonl"], 2, "the cases file missing.jsonl is not usable: No such file or directory"),
+        (["--cases", "/dev/null"], 2, "it is empty"),
+        (["--state-dir", "policy.yaml"], 5, "the state directory policy.yaml cannot be written"),
+        (["--state-dir", "policy.yaml/below"], 5, "the state directory policy.yaml/below cannot be written"),
+        (["--policy", "missing.yaml"], 2, "the policy missing.yaml is refused"),
+        (["--broker", "redis://:hush@127.0.0.1:1/0"], 5, "the broker redis://127.0.0.1:1/0 does not answer"),
+        (["--broker", "memory://"], 2, "a broker that other processes reach"),
+        (["--broker", "carrier-pigeon://"], 5, "expected redis://"),
+        (["--db", "oracle://x"], 5, "oracle is not supported"),
+        (["--db", "postgresql://x:hush@127.0.0.1:1/y"], 5, "does not answer"),
+        (["--workers", "0"], 2, "--workers"),
+        (["--horizon", "year"], 2, "--horizon"),
+    ],
+)
+def test_what_cannot_work_is_named_before_anything_is_enqueued(
+    place: Place, args: list[str], code: int, words: str
+) -> None:
+    ended = place.acp("run", *args)
+    assert (ended.code, words in ended.err) == (code, True), ended.err
+    assert "hush" not in ended.err
+    assert not (place.state / "logs" / "worker-desk1.log").exists()
+
+
+def test_one_run_at_a_time_works_in_a_state_directory(place: Place) -> None:
+    place.state.mkdir()
+    with (place.state / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.write("4711\n")
+        lock.flush()
+        ended = place.acp("run")
+    assert ended.code == 1
+    assert "in use by another run (pid 4711)" in ended.err
+    assert "--state-dir" in ended.err
+
+
+def test_a_program_that_does_not_start_is_named_with_its_last_words(place: Place) -> None:
+    broken = place.folder / "broken"
+    broken.mkdir()
+    (broken / "sitecustomize.py").write_text("import sys\nif 'beat' in sys.orig_argv:\n    sys.exit('no luck today')\n")
+    ended = place.acp("run", environment={"PYTHONPATH": f"{broken}:{ROOT}"})
+    assert ended.code == 5
+    assert "beat ended with 1 before ready; the end of" in ended.err
+    assert "no luck today" in ended.err
+    eventually(lambda: not leftovers(place), "nothing is left")
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_a_signal_ends_every_process(place: Place, sign: signal.Signals, code: int) -> None:
+    cases = written(place, *(case(f"c{n}") for n in range(400)))
+    process = place.start("run", "--cases", cases)
+    try:
+        family = eventually(lambda: working(process.pid, place), "a fleet at work")
+        process.send_signal(sign)
+        _, err = process.communicate(timeout=40)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code, err
+    assert "Traceback" not in err
+    eventually(lambda: not [one for one in family if alive(one)], "every process has ended")
+
+
+@pytest.mark.postgres
+def test_a_run_on_postgres_is_shown_live_on_a_terminal(walkable_folder: Path) -> None:
+    place = Place(walkable_folder)
+    cases = written(place, case("c1"), case("c2", priority="high", amount_usd=5), case("c3", priority="critical"))
+    ended, screen = on_a_terminal(place, "run", "--db", "postgres", "--workers", "1", "--cases", cases)
+    assert ended.code == 0, screen
+    assert "1 denied, 1 parked, 1 succeeded" in ended.out
+    assert "decide while a run is at work" in ended.out
+    assert "audit verified" in ended.out
+    assert "\x1b[?25h" in screen, "the cursor is back"
+    for words in ("starting: broker, database", "never-close-accounts: an account", "$0.004 of $15.00"):
+        assert words in screen
+    assert not leftovers(place)
+
+
+def on_a_terminal(place: Place, *args: str) -> tuple[Ended, str]:
+    """Runs with a terminal as stderr; what was shown on it is read as it comes, or the run would wait for us."""
+    ours, theirs = pty.openpty()
+    shown: list[bytes] = []
+
+    def watch() -> None:
+        # The kernel reports an error, not an end, once nobody holds the other side.
+        with contextlib.suppress(OSError):
+            while read := os.read(ours, 65536):
+                shown.append(read)
+
+    process = place.start(*args, environment={"TERM": "xterm", "COLUMNS": "200"}, stderr=theirs)
+    os.close(theirs)
+    reader = threading.Thread(target=watch)
+    reader.start()
+    try:
+        out, _ = process.communicate(timeout=90)
+    finally:
+        process.kill()
+        process.wait()
+        reader.join(timeout=10)
+        os.close(ours)
+    screen = b"".join(shown).decode()
+    assert "Traceback" not in screen, screen
+    return Ended(process.returncode, out, ""), screen
+
+
+def working(pid: int, place: Place) -> list[psutil.Process]:
+    """The family of a run that has had an effect."""
+    family: list[psutil.Process] = psutil.Process(pid).children(recursive=True)
+    # A broker, two workers with two children each, beat, and Flower.
+    return family if len(family) >= 9 and place.outbox() else []
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def leftovers(place: Place) -> list[psutil.Process]:
+    """Processes that were started for this state directory, however they came to be orphans."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("ACP_STATE_DIR") == str(place.state) or str(place.state) in process.cmdline():
+                found.append(process)
+    return [process for process in found if alive(process)]
