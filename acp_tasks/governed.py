@@ -265,7 +265,7 @@ def _header_of(request: Any) -> Mapping[str, Any]:
 def _direct_id(run: Run | None) -> str:
     """A new id, but for the items of a map, starmap or chunk: theirs are the same when its message comes again."""
     task = current_task
-    if run is not None or not task or type(task).__module__ != "celery.app.builtins" or not task.request.id:
+    if run is not None or not task or task.__class__.__module__ != "celery.app.builtins" or not task.request.id:
         return bootstrap.new_id()
     number = task.request.get("acp_items", 0)
     task.request.update(acp_items=number + 1)

@@ -88,13 +88,16 @@ def run(
             fleet = Fleet(replace(plan, state_dir=folder), stack)
             summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline)
             display.say("ending every process")
-    except StopRequested as request:
-        click.echo(f"acp: stopped by {request}, every process was ended", err=True)
-        ctx.exit(_SIGNALLED + request.sign)
-    except ProcessFailed as problem:
-        click.echo(f"acp: {problem}", err=True)
+    except BaseException as error:
+        request = _stop_behind(error)
+        if request is not None:
+            click.echo(f"acp: stopped by {request}, every process was ended", err=True)
+            ctx.exit(_SIGNALLED + request.sign)
+        if not isinstance(error, ProcessFailed):
+            raise
+        click.echo(f"acp: {error}", err=True)
         if output.wants_json():
-            output.write_json({"error": "ProcessFailed", "message": str(problem)})
+            output.write_json({"error": "ProcessFailed", "message": str(error)})
         ctx.exit(Exit.NOT_READY)
     summary = replace(summary, duration_s=time.monotonic() - started_s)
     if output.wants_json():
@@ -145,6 +148,14 @@ def _work(
         environment_file=fleet.environment_file,
         keeps_database=fleet.plan.database != "postgres",
     )
+
+
+def _stop_behind(error: BaseException) -> StopRequested | None:
+    """The signal that led to `error`: it strikes anywhere, and what it interrupted may fail in its own way."""
+    behind: BaseException | None = error
+    while behind is not None and not isinstance(behind, StopRequested):
+        behind = behind.__context__
+    return behind
 
 
 def _policy(given: Path | None) -> Path | None:
