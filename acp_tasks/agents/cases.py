@@ -148,7 +148,7 @@ def _lines(file: BinaryIO) -> Iterator[Line]:
 def _line(number: int, raw: bytes) -> Line:
     try:
         # Some programs begin a UTF-8 file with a byte order mark.
-        text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        text = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         content = json.loads(text, object_pairs_hook=_without_repeats)
         if not isinstance(content, dict):
             raise ValueError(f"expected a JSON object such as {_EXAMPLE}")

@@ -60,8 +60,8 @@ class Display(Protocol):
         """Something happened; it stays on the screen."""
         ...
 
-    def show(self, picture: Picture) -> None:
-        """How things are now; it replaces what was shown before."""
+    def show(self, picture: Picture, *, last: bool = False) -> None:
+        """How things are now; it replaces what was shown before. What comes last is shown in any case."""
         ...
 
 
@@ -90,9 +90,9 @@ class PlainDisplay:
     def say(self, text: str, style: str = "") -> None:
         print(f"[{time.monotonic() - self._started_s:6.1f} s] {cell_lines(text)}", file=sys.stderr, flush=True)
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: Picture, *, last: bool = False) -> None:
         now_s = time.monotonic()
-        if now_s < self._next_s or picture.counts == self._last.counts:
+        if picture.counts == self._last.counts or (now_s < self._next_s and not last):
             return
         self._next_s, self._last = now_s + _LINE_EVERY_S, picture
         self.say(", ".join(f"{count} {name}" for name, count in picture.shown().items()))
@@ -117,7 +117,7 @@ class LiveDisplay:
     def say(self, text: str, style: str = "") -> None:
         self._console.print(Text(cell_lines(text), style=style))
 
-    def show(self, picture: Picture) -> None:
+    def show(self, picture: Picture, *, last: bool = False) -> None:
         self._live.update(_drawn(picture), refresh=True)
 
 

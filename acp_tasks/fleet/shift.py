@@ -5,7 +5,7 @@ with the same cases finds the first one's actions instead of making new ones.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, cast
@@ -91,6 +91,7 @@ class Shift:
                 if late or self.watch.settled:
                     break
             time.sleep(_LOOK_EVERY_S)
+        self.display.show(self._picture(), last=True)
         self.stuck = self.watch.open
         self.tally.repeated += self.watch.older(self._asked)
         return not self.stuck
@@ -126,11 +127,14 @@ class Shift:
                 self._lost.add(process.pid)
                 self.display.say(f"{process.name} ended with {process.returncode}; {process.last_words()}", "bold red")
         self._tell(self.watch.look())
-        sessions = self.watch.sessions()
-        budgets = [line for line in list_budgets(self.gov, session_id=None) if line.scope_id in sessions]
-        self.display.show(Picture(self.watch.counts(), budgets, starting))
+        self.display.show(self._picture(starting))
         self._shown_s = time.monotonic()
         return starting
+
+    def _picture(self, starting: Sequence[str] = ()) -> Picture:
+        sessions = self.watch.sessions()
+        budgets = [line for line in list_budgets(self.gov, session_id=None) if line.scope_id in sessions]
+        return Picture(self.watch.counts(), budgets, starting)
 
     def _tell(self, moved: list[Standing]) -> None:
         for standing in moved:

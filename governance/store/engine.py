@@ -10,12 +10,14 @@ import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InternalError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
 
@@ -23,6 +25,7 @@ SQLITE_BUSY_MS: Final = 30_000
 STATEMENT_MS: Final = 30_000
 # PostgreSQL's codes for a table and a column that are not there.
 _UNDEFINED = ("42P01", "42703")
+_AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, sqlite3.OperationalError)
 _NAMED = re.compile(r"(?<!:):([a-z_0-9]+)")
 
 
@@ -42,8 +45,13 @@ class Store:
         self._grouped = (
             self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
-        self.round_trips = 0
-        event.listen(self.engine, "before_cursor_execute", self._count)
+        self._statements: list[list[int]] = []
+        event.listen(self.engine, "connect", self._count_statements_of)
+
+    @property
+    def round_trips(self) -> int:
+        """Hand-written statements sent so far; for the benchmarks."""
+        return sum(count for (count,) in self._statements)
 
     def after_fork(self) -> None:
         """Drops the parent's connections without closing them: they are the parent's. Call first thing in a child."""
@@ -59,7 +67,6 @@ class Store:
             if self.is_postgresql:
                 with connection.begin():
                     yield connection
-                self.round_trips += 2
                 return
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             try:
@@ -110,14 +117,10 @@ class Store:
             yield
         except (OperationalError, PoolTimeoutError) as problem:
             raise self._away(problem) from problem
-        except DBAPIError as problem:
+        except (psycopg.Error, sqlite3.Error, DBAPIError) as problem:
+            cause = getattr(problem, "orig", problem)
             # SQLite says plain DatabaseError of a file that is none; PostgreSQL InternalError of a replica it became.
-            if (
-                problem.connection_invalidated
-                or isinstance(problem, InternalError)
-                or type(problem.orig) is sqlite3.DatabaseError
-                or _lacks(problem)
-            ):
+            if isinstance(cause, _AWAY) or type(cause) is sqlite3.DatabaseError or _lacks(problem):
                 raise self._away(problem) from problem
             raise
 
@@ -127,8 +130,9 @@ class Store:
             return SchemaMismatch(self.masked_url, f"another schema ({said})", "its own")
         return StoreUnavailable(self.masked_url, said)
 
-    def _count(self, *_: object) -> None:
-        self.round_trips += 1
+    def _count_statements_of(self, _connection: object, record: ConnectionPoolEntry) -> None:
+        record.info["statements"] = counter = [0]
+        self._statements.append(counter)
 
 
 class _Frozen:
@@ -149,13 +153,24 @@ def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequenc
         if translated is None:
             translated = _dialect_sql[sql] = _NAMED.sub(r"%(\1)s", sql.replace("%", "%%"))
         sql = translated
-    result = connection.exec_driver_sql(sql, values)
-    return result.fetchall() if result.returns_rows else ()
+    connection.info["statements"][0] += 1
+    # The driver's own cursor: SQLAlchemy's result would describe every column again for every statement.
+    raw = connection.connection
+    cursor = raw.cursor()
+    try:
+        cursor.execute(sql, values)
+        return cursor.fetchall() if cursor.description else ()
+    except (psycopg.Error, sqlite3.Error) as problem:
+        if connection.dialect.is_disconnect(cast(Any, problem), raw, cast(Any, cursor)):
+            connection.invalidate(problem)
+        raise
+    finally:
+        cursor.close()
 
 
 def _lacks(problem: Exception) -> bool:
     """Whether the database misses a table or column that this release knows."""
-    cause = getattr(problem, "orig", None)
+    cause = getattr(problem, "orig", problem)
     missing = getattr(cause, "sqlstate", None) in _UNDEFINED
     return missing or (isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such "))
 
