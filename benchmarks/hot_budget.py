@@ -24,9 +24,10 @@ from dataclasses import dataclass, field
 from benchmarks.life import Life, make_submission, percentile
 from benchmarks.servers import servers
 from governance.core.actions import State
-from governance.core.changes import ActionRef, Author, admitted, closing_payload, succeeded
+from governance.core.changes import ActionRef, Author
 from governance.core.ledger import Hold, Unit, Usage, settle
 from governance.core.sessions import account_id
+from governance.core.transitions import admitted, closing_payload, succeeded
 from governance.operations.sessions import in_force
 from governance.operations.submit import submit
 from governance.store import schema

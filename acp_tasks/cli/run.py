@@ -104,6 +104,7 @@ def run(
         output.write_json(summary.document())
     else:
         summary.write()
+    summary.write_problems()
     ctx.exit(Exit.OK if summary.ok else Exit.FAILED)
 
 

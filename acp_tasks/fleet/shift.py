@@ -125,7 +125,8 @@ class Shift:
         for process in self.fleet.ended():
             if process.pid not in self._lost:
                 self._lost.add(process.pid)
-                self.display.say(f"{process.name} ended with {process.returncode}; {process.last_words()}", "bold red")
+                told = f"{process.name} ended with {process.returncode}, the others go on; its log is {process.log}"
+                self.display.say(told, "bold red")
         self._tell(self.watch.look())
         self.display.show(self._picture(starting))
         self._shown_s = time.monotonic()

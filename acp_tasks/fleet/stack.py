@@ -145,7 +145,7 @@ class Fleet:
         load_settings()
         try:
             with Connection(url, connect_timeout=_BROKER_S) as connection:
-                connection.ensure_connection(max_retries=1, interval_start=0.2, timeout=_BROKER_S)
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=_BROKER_S)
         except Exception as problem:
             raise BrokerUnavailable(_without_password(url), str(problem)) from problem
         return url

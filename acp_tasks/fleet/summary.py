@@ -62,6 +62,7 @@ class Summary:
             "tickets": output.plain(self.card.tickets),
             "stuck": [output.plain(standing) for standing in self.stuck],
             "outbox": str(self.outbox),
+            "logs": str(self.logs),
             "state_dir": str(self.state_dir),
             "environment": str(self.environment_file),
         }
@@ -87,7 +88,6 @@ class Summary:
         )
         self._write_budgets()
         self._write_tickets()
-        self._write_problems()
         verified = "verified" if self.audit.ok else "NOT verified"
         click.echo(f"\naudit {verified}: {self.audit.events} events, {self.audit.actions} actions")
 
@@ -128,7 +128,8 @@ class Summary:
         else:
             click.echo("Their database ended with this run: decide while a run is at work, or use --db URL.")
 
-    def _write_problems(self) -> None:
+    def write_problems(self) -> None:
+        """What is wrong, to stderr, whatever the other output is."""
         for problem in self.audit.problems:
             click.echo(f"audit: {output.cell(problem)}", err=True)
         for standing in self.stuck[:_STUCK_SHOWN]:

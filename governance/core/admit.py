@@ -8,13 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
-from governance.core.changes import ActionRef, consumption
+from governance.core.changes import ActionRef
 from governance.core.instants import iso
 from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
 from governance.core.plans import OnExhausted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict
 from governance.core.sessions import Session
 from governance.core.tickets import MoveTicket, Ticket, TicketState
+from governance.core.transitions import consumption
 
 
 @dataclass(frozen=True, slots=True)

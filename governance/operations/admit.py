@@ -7,11 +7,12 @@ from typing import TypeAlias, assert_never
 
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
-from governance.core.changes import ActionRef, Author, Change, admitted, deferred, denied, parked
+from governance.core.changes import ActionRef, Author, Change
 from governance.core.ledger import Account, Hold, estimate
 from governance.core.policy import ActionFacts, Risk, decide
 from governance.core.sessions import account_ids
 from governance.core.tickets import OpenTicket
+from governance.core.transitions import admitted, deferred, denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.context import Governance
 from governance.operations.sessions import InForce, in_force

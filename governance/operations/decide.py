@@ -8,9 +8,10 @@ import json
 from dataclasses import dataclass
 
 from governance.core.actions import State
-from governance.core.changes import Author, Change, denied, released, resolved
+from governance.core.changes import Author, Change
 from governance.core.digest import canonical_json, sha256, storable
 from governance.core.tickets import MoveTicket, TicketState
+from governance.core.transitions import denied, released, resolved
 from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
 from governance.operations.context import Governance
 from governance.store import actions, commands, tickets

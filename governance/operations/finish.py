@@ -4,17 +4,9 @@ from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
 from governance.core.actions import Lease, State
-from governance.core.changes import (
-    ActionRef,
-    Author,
-    Change,
-    abandoned,
-    closing_payload,
-    failed,
-    retried,
-    succeeded,
-)
+from governance.core.changes import ActionRef, Author, Change
 from governance.core.ledger import Hold, Usage, settle, void
+from governance.core.transitions import abandoned, closing_payload, failed, retried, succeeded
 from governance.operations.context import Governance
 from governance.store import actions
 from governance.store.changes import apply

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from governance.core.actions import State
-from governance.core.changes import Author, denied, reclaimed
+from governance.core.changes import Author
 from governance.core.ledger import expire
+from governance.core.transitions import denied, reclaimed
 from governance.operations.context import Governance
 from governance.store import actions, workers
 from governance.store.actions import ActionRow

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from governance.core.changes import Author, released
+from governance.core.changes import Author
+from governance.core.transitions import released
 from governance.operations.context import Governance
 from governance.store import actions
 from governance.store.actions import ActionRow
