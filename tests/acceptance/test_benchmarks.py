@@ -1,0 +1,46 @@
+"""Every benchmark runs and prints what it promises; how fast is not a test's business, what must hold at any speed is."""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.support.fleet import ROOT
+
+
+def figures(module: str, *arguments: str) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{module}", "--json", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed: dict[str, Any] = json.loads(done.stdout)
+    return printed
+
+
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_governed_vs_raw(database: str) -> None:
+    found = figures("governed_vs_raw", "--database", database, "--actions", "20", "--rounds", "1")
+    assert found["database"] == database
+    assert found["ratio"] > 0
+    assert found["raw_per_s"] > 0
+    assert found["governed_per_s"] > 0
+    if database == "postgres":
+        assert found["round_trips_per_action"] <= 5
+    for step in ("submit", "admit", "finish"):
+        assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
+
+
+def test_hot_budget() -> None:
+    found = figures("hot_budget", "--clients", "8", "--holds", "80")
+    assert found["clients"] == 8
+    assert found["holds_per_s"] > 0
+    assert 0 < found["hold_p50_ms"] <= found["hold_p99_ms"]
+    assert found["overshoot"] == 0
+    assert found["false_denials"] == 0
