@@ -1,4 +1,4 @@
-"""Every benchmark runs and prints what it promises; how fast is not a test's business, what must hold at any speed is."""
+"""Every benchmark runs and prints what it promises; not how fast, but what must hold at any speed, is tested here."""
 
 import json
 import subprocess

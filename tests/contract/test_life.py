@@ -210,6 +210,23 @@ def test_a_policy_that_changes_the_window_begins_where_the_session_ends(database
     four.store.close()
 
 
+def test_a_session_keeps_the_policy_it_was_opened_with(database_url: str) -> None:
+    first = Desk(make_governance(database_url))
+    first.submit()
+    strict_policy = POLICY.replace(
+        "match: {risk: [low, medium]}, effect: allow", "match: {risk: medium}, effect: allow"
+    )
+    later = Desk(make_governance(database_url, policy=strict_policy, clock=clock(first)))
+    made = later.submit()
+    assert later.state(made) == "queued", "the window was opened under the first policy"
+    clock(first).pass_s(3600)
+    assert isinstance(later.arrive(made), Denied), "and the next one is opened under the new"
+    pinned = first.gov.store.read("SELECT policy_hash FROM sessions ORDER BY window_start_us", {})
+    assert [row[0] for row in pinned] == [first.gov.policy.hash, later.gov.policy.hash]
+    first.gov.store.close()
+    later.gov.store.close()
+
+
 def test_a_stream_named_by_a_message_opens_no_session(desk: Desk) -> None:
     made = desk.submit()
     assert isinstance(desk.arrive(made, stream="made-up"), Admitted)
