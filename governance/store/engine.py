@@ -162,13 +162,20 @@ def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequenc
     cursor = raw.cursor()
     try:
         cursor.execute(sql, values)
-        return cursor.fetchall() if cursor.description else ()
+        return cursor.fetchall() if _returns_rows(cursor) else ()
     except (psycopg.Error, sqlite3.Error) as problem:
         if connection.dialect.is_disconnect(cast(Any, problem), raw, cast(Any, cursor)):
             connection.invalidate(problem)
         raise
     finally:
         cursor.close()
+
+
+def _returns_rows(cursor: Any) -> bool:
+    if isinstance(cursor, psycopg.Cursor):
+        # Its `description` makes an object of every column.
+        return cursor.pgresult is not None and cursor.pgresult.nfields > 0
+    return cursor.description is not None
 
 
 def _lacks(problem: Exception) -> bool:
