@@ -159,7 +159,7 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
                 FROM {source}, accounts a
                 JOIN unnest(CAST(:h_ids AS text[]), CAST(:h_amounts AS bigint[])) AS wanted(id, amount)
                     ON wanted.id = a.id
-                ORDER BY a.id FOR UPDATE OF a)"""
+                ORDER BY a.id FOR NO KEY UPDATE OF a)"""
         )
         passed.append(
             """(SELECT count(*) = cardinality(CAST(:h_ids AS text[])) AND bool_and(
@@ -181,23 +181,24 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
                 SELECT locked.id, :g_id, CAST(:e_attempt AS integer), 'hold', locked.amount, 0, CAST(:e_at AS bigint)
                 FROM locked, passed)"""
         )
+    sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
+    parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
+    parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
     if closings:
         parts += [
             """closing AS MATERIALIZED (SELECT c.* FROM found, unnest(
                 CAST(:c_ids AS text[]), CAST(:c_held AS bigint[]), CAST(:c_posted AS bigint[]),
                 CAST(:c_kinds AS text[]), CAST(:c_flags AS text[])) AS c(id, held, posted, kind, flag))""",
-            """settling AS MATERIALIZED (SELECT a.id, closing.held, closing.posted
-                FROM accounts a JOIN closing ON closing.id = a.id ORDER BY a.id FOR UPDATE OF a)""",
-            """settled AS (UPDATE accounts a SET held = a.held + settling.held, posted = a.posted + settling.posted
-                FROM settling, passed WHERE a.id = settling.id)""",
             """closing_entries AS (INSERT INTO entries
                 (account_id, action_id, attempt, kind, held_delta, posted_delta, flag, at_us)
                 SELECT closing.id, :g_id, CAST(:e_attempt AS integer), closing.kind, closing.held, closing.posted,
                     closing.flag, CAST(:e_at AS bigint) FROM closing, passed)""",
+            # Last, because a hot account is locked from here to the end of the commit and nothing else waits on it.
+            """settling AS MATERIALIZED (SELECT a.id, closing.held, closing.posted
+                FROM accounts a JOIN closing ON closing.id = a.id ORDER BY a.id FOR NO KEY UPDATE OF a)""",
+            """settled AS (UPDATE accounts a SET held = a.held + settling.held, posted = a.posted + settling.posted
+                FROM settling, passed WHERE a.id = settling.id)""",
         ]
-    sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
-    parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
-    parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
     return f"WITH {', '.join(parts)} SELECT count(*) FROM moved"
 
 
