@@ -56,7 +56,12 @@ def sweep(gov: Governance, actor: str) -> Swept:
 
 def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:
     """A living worker reports that a pool child is dead: everything that ran in it, also by direct calls."""
-    return _reclaim_of(gov, worker_id, child, reason)
+    moved = []
+    for action in actions.leases_of(gov.store, worker_id, child):
+        state = _reclaim(gov, action, reason, f"worker:{worker_id}")
+        if state is not None:
+            moved.append((action.ref.id, state))
+    return moved
 
 
 def ended_by_force(gov: Governance, action_id: str, worker_id: str, child: str, error_type: str, reason: str) -> None:
@@ -64,7 +69,7 @@ def ended_by_force(gov: Governance, action_id: str, worker_id: str, child: str, 
 
     What the child ran besides, by direct calls, is gone with it.
     """
-    for action in _running_in(gov, worker_id, child):
+    for action in actions.leases_of(gov.store, worker_id, child):
         if action.ref.id != action_id:
             _reclaim(gov, action, reason, f"worker:{worker_id}")
             continue
@@ -80,7 +85,7 @@ def bodiless(gov: Governance, worker_id: str, started_before: Mapping[str, int |
     are left alone: what the worker knows of its children may be a little late.
     """
     given_up = []
-    for action in actions.leased_by(gov.store, worker_id, _BATCH):
+    for action in actions.leases_of(gov.store, worker_id):
         started_us = action.started_us or 0
         child = action.lease_child or ""
         if started_us >= settled_us or child not in started_before:
@@ -101,19 +106,6 @@ def _to_the_end(find: Callable[[], list[ActionRow]], give_up: Callable[[ActionRo
         if not states:
             break
         moved.update(states)
-    return moved
-
-
-def _running_in(gov: Governance, worker_id: str, child: str) -> list[ActionRow]:
-    return [a for a in actions.leased_by(gov.store, worker_id, _BATCH) if a.lease_child == child]
-
-
-def _reclaim_of(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:
-    moved = []
-    for action in _running_in(gov, worker_id, child):
-        state = _reclaim(gov, action, reason, f"worker:{worker_id}")
-        if state is not None:
-            moved.append((action.ref.id, state))
     return moved
 
 

@@ -211,6 +211,16 @@ def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
     )
 
 
+def leases_of(store: Store, worker_id: str, child: str | None = None) -> list[ActionRow]:
+    """Every attempt that a worker runs, or one of its children: as many as they are, no page of them."""
+    of_child = " AND a.lease_child = :child" if child is not None else ""
+    return _listed(
+        store,
+        f"a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker{of_child} ORDER BY a.id",
+        {"worker": worker_id, "child": child},
+    )
+
+
 def leased_by(store: Store, worker_id: str, limit: int) -> list[ActionRow]:
     return _listed(
         store,

@@ -103,6 +103,14 @@ def test_everything_that_ran_in_a_dead_child_goes_with_it(desk: Desk) -> None:
     assert audit.verify(desk.gov).problems == ()
 
 
+def test_a_dead_child_is_found_among_any_number_of_others(desk: Desk) -> None:
+    for number in range(250):
+        desk.arrive(desk.submit(cost_micros=0, tokens=0), lease=Lease(LEASE.worker_id, f"other-{number}"))
+    made = desk.submit()
+    desk.admitted(made)
+    assert recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed") == [(made.action_id, "queued")]
+
+
 def test_a_direct_call_is_never_published(desk: Desk) -> None:
     forsaken, lost = desk.submit(can_wait=False), desk.submit(can_wait=False)
     desk.admitted(lost)
