@@ -57,9 +57,7 @@ class Asked:
             "org": self.org,
             "correlation_id": self.correlation_id,
             "tokens": self.tokens,
-            "cost_usd": None
-            if self.cost_micros is None
-            else f"{self.cost_micros // 10**6}.{self.cost_micros % 10**6:06}",
+            "cost_usd": _usd(self.cost_micros),
         }
         return {key: value for key, value in known.items() if value is not None}
 

@@ -268,7 +268,7 @@ def undeliver(store: Store, action_id: str) -> None:
 
 def unpublish(store: Store, action_id: str) -> None:
     """Says that the message of a recorded action did not reach the broker; the relay publishes it."""
-    store.run("UPDATE actions SET published_us = NULL WHERE id = :id", {"id": action_id})
+    store.run("UPDATE actions SET published_us = NULL WHERE id = :id AND delivered_us IS NULL", {"id": action_id})
 
 
 def counts_by_state(store: Reader) -> dict[str, int]:

@@ -44,10 +44,3 @@ def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
         {},
     )
     return [(str(r[0]), int(r[1]), str(r[2])) for r in found]
-
-
-def spent_micros(store: Store) -> int:
-    found = store.read(
-        "SELECT coalesce(sum(posted), 0) FROM accounts WHERE scope = 'session' AND unit = 'cost_micros'", {}
-    )
-    return int(found[0][0])

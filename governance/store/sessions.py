@@ -88,11 +88,6 @@ def open_once(store: Store, session: Session, accounts: Sequence[Account], event
         return _session(rows(connection, f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session.id})[0])
 
 
-def listed(store: Store, limit: int) -> list[Session]:
-    found = store.read(f"SELECT {_COLUMNS} FROM sessions ORDER BY window_start_us DESC, id LIMIT :n", {"n": limit})
-    return [_session(row) for row in found]
-
-
 def _session(row: Sequence[object]) -> Session:
     id_, stream, start, end, policy_hash = row
     return Session(str(id_), str(stream), Window(int(str(start)), int(str(end))), str(policy_hash))
