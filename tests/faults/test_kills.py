@@ -1,5 +1,6 @@
 """kill -9 at every named place: then the books balance, nothing is stuck, nothing is lost, nothing is done twice."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from governance.core.actions import Lease
 from governance.errors import ActionDenied, ActionFailed
 from governance.faults import POINTS
 from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settled, undelivered
+from tests.support.governed import Desk
 
 # Which process has to die for the point to be reached.
 IN_PRODUCER = {"after_submit_before_publish"}
@@ -121,6 +124,19 @@ def test_a_map_whose_child_died_does_no_item_twice(shop: Shop) -> None:
     error = failure(result)
     assert isinstance(error, ActionDenied | ActionFailed)
     assert sorted(shop.effects()) == ["item 0", "item 1"]
+    assert_intact(shop)
+
+
+def test_a_living_worker_gives_up_an_attempt_that_has_no_body(shop: Shop) -> None:
+    """As if its end had found neither the store nor the disk: admitted in the name of a child that does nothing."""
+    shop.worker(concurrency=1).ready()
+    shop.tasks.add.delay(1, 1).get(timeout=15)
+    payload = shop.gov.store.read("SELECT payload FROM events WHERE kind = 'action.admitted'", {})[0][0]
+    owner = json.loads(payload)
+    left = Desk(shop.gov, Lease(owner["worker"], owner["child"]))
+    made = left.submit(idempotent=False)
+    left.admitted(made)
+    shop.until(made.action_id, "in_doubt")
     assert_intact(shop)
 
 
