@@ -7,6 +7,7 @@ of one round trip; SQLite does the same steps one by one in a transaction. The c
 Lock order is action, ticket, accounts by id, on every path, so writers wait and never deadlock.
 """
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -21,6 +22,11 @@ from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.engine import Store, rows
 
 
+# A write that took longer waited for somebody's lock or for a slow disk; one that did not is faster as one commit.
+_QUEUEING_S = 0.005
+_NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
+
+
 class _Moved(Exception):
     """The world is not as the change expected."""
 
@@ -28,8 +34,7 @@ class _Moved(Exception):
 def apply(store: Store, change: Change) -> bool:
     """Applies `change`; False when something it expected has moved on, and then nothing was written."""
     if store.is_postgresql:
-        with store.statement() as connection:
-            return apply_in(connection, change)
+        return _apply_wide(store, change)
     try:
         with store.transaction() as connection:
             if not apply_in(connection, change):
@@ -116,6 +121,16 @@ def _stored(value: object) -> object:
 
 
 # --- PostgreSQL: one statement ---------------------------------------------------------------------------------------
+
+
+def _apply_wide(store: Store, change: Change) -> bool:
+    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for."""
+    release_early = store.queueing and bool(change.holds or change.closings)
+    sql, values = _wide(change)
+    began_s = time.monotonic()
+    found = store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values)
+    store.queueing = time.monotonic() - began_s > _QUEUEING_S
+    return bool(found[0][0])
 
 
 def _wide(change: Change) -> tuple[str, Mapping[str, Any]]:

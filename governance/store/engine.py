@@ -26,6 +26,8 @@ STATEMENT_MS: Final = 30_000
 # PostgreSQL's codes for a table and a column that are not there.
 _UNDEFINED = ("42P01", "42703")
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, sqlite3.OperationalError)
+# The smallest transaction whose commit writes to the log, and so waits for everything before it there.
+_FLUSH = "SELECT pg_logical_emit_message(true, 'acp', '')"
 _NAMED = re.compile(r"(?<!:):([a-z_0-9]+)")
 
 
@@ -45,6 +47,8 @@ class Store:
         self._grouped = (
             self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
+        # Whether the last write that locks accounts took long enough to have queued for a lock, or for the disk.
+        self.queueing = False
         self._statements: list[list[int]] = []
         event.listen(self.engine, "connect", self._count_statements_of)
 
@@ -89,6 +93,15 @@ class Store:
         """One hand-written statement (`:name` parameters), sent as it is, in autocommit; the rows it returns."""
         with self.statement() as connection:
             return rows(connection, sql, values)
+
+    def run_then_flush(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+        """`run` for a PostgreSQL statement that sets `synchronous_commit` off: durable when this returns, too.
+
+        Its commit gives its locks back before it is on disk; a second, empty commit, sent with it, waits for both.
+        Whoever sees the first one in between commits behind it in the log, so a crash takes both or none.
+        """
+        with self.statement() as connection:
+            return _rows_then_flush(connection, sql, values)
 
     def read(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """Like `run`, for statements that only read: tried a second time when the connection turns out to be stale."""
@@ -152,10 +165,7 @@ _dialect_sql: dict[str, str] = {}
 def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
     """Runs hand-written SQL on either driver and returns its rows, if it has any."""
     if connection.dialect.name == "postgresql":
-        translated = _dialect_sql.get(sql)
-        if translated is None:
-            translated = _dialect_sql[sql] = _NAMED.sub(r"%(\1)s", sql.replace("%", "%%"))
-        sql = translated
+        sql = _translated(sql)
     connection.info["statements"][0] += 1
     # The driver's own cursor: SQLAlchemy's result would describe every column again for every statement.
     raw = connection.connection
@@ -169,6 +179,32 @@ def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequenc
         raise
     finally:
         cursor.close()
+
+
+def _rows_then_flush(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
+    connection.info["statements"][0] += 1
+    raw = connection.connection
+    driver = cast("psycopg.Connection[Any]", raw.driver_connection)
+    try:
+        with driver.pipeline() as pipeline, driver.cursor() as cursor, driver.cursor() as flush:
+            cursor.execute(_translated(sql), values)
+            pipeline.sync()
+            flush.execute(_FLUSH)
+            pipeline.sync()
+            flush.fetchall()
+            return cursor.fetchall()
+    except psycopg.Error as problem:
+        if connection.dialect.is_disconnect(cast(Any, problem), cast(Any, raw), None):
+            connection.invalidate(problem)
+        raise
+
+
+def _translated(sql: str) -> str:
+    """`:name` parameters as psycopg writes them."""
+    translated = _dialect_sql.get(sql)
+    if translated is None:
+        translated = _dialect_sql[sql] = _NAMED.sub(r"%(\1)s", sql.replace("%", "%%"))
+    return translated
 
 
 def _returns_rows(cursor: Any) -> bool:
