@@ -16,7 +16,9 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "relay": _every("acp.relay", 5.0),
     # A dead worker is suspected by one tick and given up by a later one; together with the lease under 30 s.
     "recovery": _every("acp.recovery", 4.0),
-    # An approval that timed out is denied this much later at most.
+    # What waits in the scope of a kill switch is cancelled, and what a pause held up goes on, this much later at most.
+    "switches": _every("acp.switches", 5.0),
+    # An approval that timed out moves up its chain, or is denied, this much later at most.
     "escalation": _every("acp.escalation", 5.0),
     # Sealed events can be replayed; a small lag keeps each batch worth its transaction.
     "sealing": _every("acp.sealing", 10.0),

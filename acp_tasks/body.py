@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
 
-from acp_tasks import bootstrap
+from acp_tasks import bootstrap, offspring
 from acp_tasks.message import arguments_json, digest, pack, result_json
 from acp_tasks.run import Run, running
 from acp_tasks.submission import instant
 from governance.core.digest import storable
-from governance.middleware.call import Call, Failed, Ran, Retrying, Returned
-from governance.operations.finish import AskedToRetry, Raised, Succeeded
+from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort
+from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -30,23 +30,39 @@ def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: 
         _announce_start(task, call)
         with running(run):
             value = body()
+        if run.told and run.halt is not None:
+            return _stopped(run, None, in_doubt=False)
         if run.retry is not None:
             # `retry(throw=False)` and then a return: the next attempt was asked for, so this one is no success.
             raise Retry("asked for while the body went on")
         return Returned(value, Succeeded(result_json(task.name, value)))
-    except Retry as error:
-        if not call.arrival.can_wait and not task.request.is_eager:
+    except Exception as error:
+        if run.halt is not None and (run.cut or run.told):
+            return _stopped(run, error, in_doubt=run.cut and not call.running().action.idempotent)
+        return _failed(task, call, run, error)
+
+
+def _stopped(run: Run, error: Exception | None, *, in_doubt: bool) -> StoppedShort:
+    """A kill switch ended it. Cut where its effect may have begun, an action that must not run twice is in doubt."""
+    offspring.kill_offspring()
+    assert run.halt is not None
+    log.warning("stopped", rule=run.halt.rule, error=repr(error), in_doubt=in_doubt)
+    return StoppedShort(Stopped(run.halt.rule, run.halt.reason, in_doubt))
+
+
+def _failed(task: "GovernedTask", call: Call, run: Run, error: Exception) -> Ran:
+    match error:
+        case Retry() if not call.arrival.can_wait and not task.request.is_eager:
             # Nobody publishes a direct call again: its caller has the exception.
             return Failed(error, Raised("Retry", _text(error)))
-        return Retrying(error, _asked_to_retry(task, call, run, error))
-    except Ignore as error:
-        return Failed(error, Succeeded("null"))
-    except Reject as error:
-        if getattr(error, "requeue", False):
+        case Retry():
+            return Retrying(error, _asked_to_retry(task, call, run, error))
+        case Ignore():
+            return Failed(error, Succeeded("null"))
+        case Reject() if getattr(error, "requeue", False):
             return Failed(error, AskedToRetry(_text(error), call.gov.clock.now_us()))
-        return Failed(error, Raised("Reject", _text(error)))
-    except Exception as error:
-        return Failed(error, Raised(type(error).__qualname__, _text(error)))
+        case _:
+            return Failed(error, Raised(type(error).__qualname__, _text(error)))
 
 
 def _announce_start(task: "GovernedTask", call: Call) -> None:

@@ -24,6 +24,8 @@ from governance.policy_file import canonical, parse_policy, read_policy
 from governance.store.engine import Store
 
 _WORKER = "ACP_WORKER"
+# How the id of a process begins that runs an action without being a worker.
+DIRECT = "direct@"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def lease() -> Lease:
 
 @lru_cache(maxsize=1)
 def _own_name(pid: int) -> str:
-    return f"direct@{socket.gethostname()}:{pid}#{new_id()}"
+    return f"{DIRECT}{socket.gethostname()}:{pid}#{new_id()}"
 
 
 def _policy(path: Path | None) -> tuple[Policy, str]:

@@ -11,10 +11,10 @@ from acp_tasks.message import result_of
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, options_of, publish, redelivered
 from governance.core.actions import State
 from governance.core.instants import iso
-from governance.errors import ActionDenied, ActionFailed
+from governance.errors import ActionCancelled, ActionDenied, ActionFailed
 from governance.faults import point
-from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoreAway
-from governance.operations.admit import Deferred, Denied, Dropped, Ended, NotSubmitted, Parked, ended
+from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort, StoreAway
+from governance.operations.admit import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked, ended
 from governance.operations.finish import AskedToRetry
 from governance.operations.relay import Outgoing, not_published, tell_again
 
@@ -38,12 +38,16 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
             point("after_retry_before_publish")
             _publish_retry(task, call, ending)
             raise error
-        case Denied() | Ended():
+        case Denied() | Cancelled() | Ended():
             return told_again(outcome)
+        case StoppedShort(ending):
+            if not ending.in_doubt:
+                raise ActionCancelled(call.arrival.action_id, ending.rule, ending.reason, None, [])
+            # Its caller is told once a person has said what became of it.
         case Parked(_, rule, reason):
             _announce(task, call, "awaiting_approval", f"{rule}: {reason}")
-        case Deferred(_, until_us, reason):
-            _announce(task, call, "deferred", f"until {iso(until_us)}: {reason}")
+        case Deferred(_, until_us, reason, paused):
+            _announce(task, call, "deferred", reason if paused else f"until {iso(until_us)}: {reason}")
         case StoreAway(problem):
             _send_back(task, _STORE_AWAY_DELAY_S, problem)
         case Dropped(action_id, why):
@@ -64,10 +68,12 @@ def echo(task: "GovernedTask", call: Call, first_id: str) -> Any:
     return told_again(first)
 
 
-def told_again(outcome: Ended | Denied) -> Any:
+def told_again(outcome: Ended | Denied | Cancelled) -> Any:
     """The recorded outcome of an action, as its body would have told it."""
     if isinstance(outcome, Denied):
         raise ActionDenied(outcome.action_id, outcome.rule, outcome.reason, outcome.guidance, list(outcome.suggest))
+    if isinstance(outcome, Cancelled):
+        raise ActionCancelled(outcome.action_id, outcome.rule, outcome.reason, None, [])
     action = outcome.action
     if action.ref.state is State.SUCCEEDED:
         return result_of(action.result)

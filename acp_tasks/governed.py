@@ -24,8 +24,8 @@ from acp_tasks.message import arguments_json, digest
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
-from acp_tasks.terms import CALL_OPTIONS, Terms, read_terms, take_asked
-from governance.errors import ActionDenied, InvalidOption, StoreUnavailable
+from acp_tasks.terms import CALL_OPTIONS, Terms, read_terms, resource_of, take_asked
+from governance.errors import ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoreAway
@@ -57,6 +57,7 @@ class GovernedTask(Task[Any, Any]):
     idempotent: ClassVar[bool] = False
     resource: ClassVar[str | None] = None
     stream: ClassVar[str] = "default"
+    model: ClassVar[str | None] = None
     terms: ClassVar[Terms]
     signature_of_run: ClassVar[inspect.Signature]
 
@@ -68,7 +69,7 @@ class GovernedTask(Task[Any, Any]):
             # Celery's own (chords, maps) only move what is governed by itself.
             cls.governed = False
         if cls.governed:
-            options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream")
+            options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream", "model")
             cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})
             cls.signature_of_run = inspect.signature(cls.run)
 
@@ -85,7 +86,7 @@ class GovernedTask(Task[Any, Any]):
         shadow: str | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Celery's own, after submission. Also takes command_id, stream, agent_id, identity, cost_usd, tokens.
+        """Celery's own, after submission. Also takes command_id, stream, agent_id, identity, cost_usd, tokens, model.
 
         Raises CommandConflict, InvalidOption, InvalidAmount, ArgumentsNotJson, ArgumentsTooLarge,
         ResourceTemplateInvalid, StoreUnavailable; then nothing was recorded and nothing published.
@@ -223,18 +224,28 @@ class GovernedTask(Task[Any, Any]):
     ) -> Call:
         parts = bootstrap.parts()
         text = arguments_json(self.name, args, kwargs, parts.settings.arguments_bytes_max)
+        named = self.named(args, kwargs)
         arrival = Arrival(
             action_id=action_id,
             stream=header.get("stream") or self.terms.stream,
             digest=digest(self.name, text),
-            arguments=self.named(args, kwargs),
+            arguments=named,
             redelivered=redelivered,
             can_wait=can_wait,
+            resource=self._resource_of(named) if header.get("edited") else None,
         )
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
         return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
+
+    def _resource_of(self, named: dict[str, Any]) -> str | None:
+        """What arguments touch that an approver put in place, perhaps without knowing this task."""
+        try:
+            return resource_of(self.name, self.terms.resource, named)
+        except ResourceTemplateInvalid:
+            # The one that is recorded counts. Raised here it would end the message and leave the action queued.
+            return None
 
     def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name, for rules and the resource template."""

@@ -13,12 +13,12 @@ from typing import TypeAlias
 
 import structlog
 
-from acp_tasks import bootstrap
+from acp_tasks import bootstrap, offspring
 from governance.errors import StoreUnavailable
 from governance.operations import heartbeat
 from governance.operations.context import Governance
-from governance.operations.decide import revoked
 from governance.operations.recover import bodiless, child_gone, ended_by_force
+from governance.operations.resolve import revoked
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ class LostChild:
     reason: str
 
     def tell(self, gov: Governance, worker_id: str) -> None:
+        if self.child.isdigit():
+            offspring.kill_group(int(self.child))
         for action_id, state in child_gone(gov, worker_id, self.child, self.reason):
             log.warning("child lost", action=action_id, child=self.child, became=state)
 

@@ -5,10 +5,12 @@ from weakref import WeakSet
 
 import structlog
 from celery import Celery, bootsteps
-from celery.signals import setup_logging, worker_init, worker_shutdown
+from celery.signals import setup_logging, worker_init, worker_process_init, worker_shutdown
 
-from acp_tasks import bootstrap, logs
+from acp_tasks import bootstrap, interrupt, logs, offspring
 from acp_tasks.control import register_jobs
+from acp_tasks.control.escalation import escalate
+from acp_tasks.halting import start_halting, stop_halting
 from acp_tasks.heart import start_heart, stop_heart
 from acp_tasks.request import children_at_work
 from governance.errors import GovernanceError, SchemaMismatch, StoreUnavailable
@@ -76,11 +78,30 @@ def _builtin(task: Any) -> bool:
 @worker_init.connect(weak=False, dispatch_uid="acp-heart-start")
 def _on_worker_init(sender: Any = None, **_: Any) -> None:
     if sender is not None and sender.app in _installed:
-        start_heart(bootstrap.name_worker(sender.hostname), children_at_work)
+        worker_id = bootstrap.name_worker(sender.hostname)
+        start_heart(worker_id, children_at_work)
+        start_halting(worker_id)
+        _escalate_before_traffic(sender.app)
+
+
+def _escalate_before_traffic(app: Celery) -> None:
+    """Whatever became overdue while nobody swept is moved on before this worker takes its first message."""
+    try:
+        escalate(app, bootstrap.governance())
+    except StoreUnavailable as problem:
+        log.warning("overdue requests not looked at: beat's sweep will", problem=str(problem))
+
+
+@worker_process_init.connect(weak=False, dispatch_uid="acp-child-start")
+def _on_child_start(**_: Any) -> None:
+    if bootstrap.worker_id() is not None:
+        offspring.lead_group()
+        interrupt.listen()
 
 
 @worker_shutdown.connect(weak=False, dispatch_uid="acp-heart-stop")
 def _on_worker_shutdown(sender: Any = None, **_: Any) -> None:
+    stop_halting()
     stop_heart()
 
 

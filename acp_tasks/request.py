@@ -51,14 +51,15 @@ def children_at_work() -> Mapping[str, int | None] | None:
     active = {id(request) for request in list(state.active_requests)}
     if any(id(request) not in active and request.accepted_us is None for request in requests):
         return None
-    at_work: dict[str, int | None] = {str(child): None for child in _children_of(os.getpid())}
+    at_work: dict[str, int | None] = {str(child): None for child in children_of(os.getpid())}
     for request in requests:
         if request.worker_pid is not None and request.accepted_us is not None:
             at_work[str(request.worker_pid)] = request.accepted_us
     return at_work
 
 
-def _children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The pool children of the worker whose main process is `pid`, this one."""
     from billiard import active_children
 
     return [child.pid for child in active_children() if child.pid is not None and child.pid != pid]

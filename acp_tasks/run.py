@@ -4,15 +4,24 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from governance.core.money import COST_MICROS_MAX, TOKENS_MAX, cost_micros, token_count, usd
 from governance.errors import InvalidAmount, NoCurrentRun, StoreUnavailable
 from governance.middleware.call import Call
-from governance.operations.running import emit, owns
+from governance.operations.running import emit, standing
 
 # A check costs a round trip; a loop may ask as often as it likes.
-_CHECK_EVERY_S = 0.5
+_CHECK_EVERY_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """The kill switch that stops a run: its rule, and why it was engaged."""
+
+    rule: str
+    reason: str
 
 
 class Run:
@@ -23,6 +32,12 @@ class Run:
         self._running = call.running()
         self._checked_s = self._confirmed_s = time.monotonic()
         self._owned = True
+        #: Set once a kill switch is known to cover this run; `told` once the body has asked since.
+        self.halt: Halt | None = None
+        self.told = False
+        #: Whether the body was cut by an exception, and when it last asked by itself.
+        self.cut = False
+        self.asked_s = 0.0
         #: What actions made in this one inherit: stream, agent, identity, correlation.
         self.header = header
         #: Set by `Task.retry()`: the arguments and options of the next attempt.
@@ -70,19 +85,24 @@ class Run:
             reported.tokens = used
 
     def should_stop(self) -> bool:
-        """True once this attempt no longer owns its action: what it does from here on counts for nothing.
+        """True once a kill switch covers this run: clean up and return, or be cut short. It ends as cancelled.
 
-        While the store is away the last answer stands for as long as a lease lives, then the lease is presumed lost.
+        Also true once this attempt no longer owns its action: what it does from here on counts for nothing. While the
+        store is away the last answer stands for as long as a lease lives, then the lease is presumed lost.
         """
-        now_s = time.monotonic()
-        if self._owned and now_s - self._checked_s >= _CHECK_EVERY_S:
+        self.asked_s = now_s = time.monotonic()
+        if self._owned and self.halt is None and now_s - self._checked_s >= _CHECK_EVERY_S:
             self._checked_s = now_s
             try:
-                self._owned = owns(self._call.gov, self._running.ref)
+                found = standing(self._call.gov, self._running.ref, self._running.action)
+                self._owned = found.owned
                 self._confirmed_s = now_s
+                if found.switch is not None and self.halt is None:
+                    self.halt = Halt(found.switch.rule, found.switch.reason)
             except StoreUnavailable:
                 self._owned = now_s - self._confirmed_s < self._call.gov.limits.lease_s
-        return not self._owned
+        self.told = self.halt is not None
+        return self.told or not self._owned
 
     def emit(self, kind: str, payload: Mapping[str, object] | None = None) -> None:
         """Writes the event `agent.<kind>` to the session's trail. Raises AttemptFenced, InvalidOption."""

@@ -58,6 +58,7 @@ def make_submission(
         team=asked.team,
         org=asked.org,
         resource=resource_of(task.name, terms.resource, arguments),
+        model=asked.model or terms.model,
         cost_micros=terms.cost_micros if asked.cost_micros is None else asked.cost_micros,
         tokens=terms.tokens if asked.tokens is None else asked.tokens,
         arguments=arguments,

@@ -1,8 +1,8 @@
 """Governance options: what a task declares about itself, and what a call asks for. Ordinary Celery options, checked.
 
-On the task: `risk`, `cost_usd`, `tokens`, `idempotent`, `resource`, `stream`, `governed`. On a call: `command_id`,
-`stream`, `agent_id`, `identity`, `cost_usd`, `tokens`. What a call leaves out it inherits from the action it is made
-in.
+On the task: `risk`, `cost_usd`, `tokens`, `idempotent`, `resource`, `stream`, `model`, `governed`. On a call:
+`command_id`, `stream`, `agent_id`, `identity`, `cost_usd`, `tokens`, `model`. What a call leaves out it inherits from
+the action it is made in.
 """
 
 import string
@@ -15,7 +15,7 @@ from governance.core.money import cost_micros, token_count
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, ResourceTemplateInvalid
 
-CALL_OPTIONS: Final = ("command_id", "stream", "agent_id", "identity", "cost_usd", "tokens")
+CALL_OPTIONS: Final = ("command_id", "stream", "agent_id", "identity", "cost_usd", "tokens", "model")
 _IDENTITY = ("user", "team", "org")
 _NAME_LENGTH_MAX = 200
 _RESOURCE_LENGTH_MAX = 500
@@ -31,6 +31,7 @@ class Terms:
     idempotent: bool
     resource: str | None
     stream: str
+    model: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class Asked:
     org: str | None = None
     cost_micros: int | None = None
     tokens: int | None = None
+    model: str | None = None
     correlation_id: str | None = None
 
     def header(self) -> dict[str, object]:
@@ -57,6 +59,7 @@ class Asked:
             "org": self.org,
             "correlation_id": self.correlation_id,
             "tokens": self.tokens,
+            "model": self.model,
             "cost_usd": _usd(self.cost_micros),
         }
         return {key: value for key, value in known.items() if value is not None}
@@ -89,6 +92,7 @@ def read_terms(task: str, options: Mapping[str, Any]) -> Terms:
         idempotent=idempotent,
         resource=resource,
         stream=_name("stream", options["stream"]),
+        model=_name("model", options["model"]) if options["model"] is not None else None,
     )
 
 

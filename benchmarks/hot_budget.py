@@ -185,7 +185,9 @@ def _client(life: Life, session: str, names: list[str], ready: threading.Barrier
         began_s = time.monotonic()
         by = Author("worker:bench", clock.now_us())
         queued = ActionRef(name, session, State.QUEUED, 0)
-        hold = admitted(queued, by, session_id=session, lease=life.lease, holds=holds, ticket=None, rule="routine")
+        hold = admitted(
+            queued, by, session_id=session, lease=life.lease, holds=holds, ticket=None, rule="routine", epoch=0
+        )
         while not (taken := apply(store, hold)):
             limit, used = store.read(
                 "SELECT limit_amount, posted + held FROM accounts WHERE id = :id", {"id": account}

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,7 @@ class Side:
         self.workers = workers
         self.folder = folder / f"side-{name}"
         self.folder.mkdir()
-        self._environment = _environment(self.folder, broker_url, number, database_url)
+        self._environment = environment_of(self.folder, broker_url, number, database_url)
         self._processes = [self._worker(module, number) for number in range(workers)]
         with (self.folder / "producer.log").open("ab") as log:
             self._producer = subprocess.Popen(
@@ -80,7 +79,7 @@ class Side:
         return Process(f"{self.name} worker", argv, self.folder / f"worker-{number}.log", self._environment)
 
 
-def _environment(folder: Path, broker_url: str, number: int, database_url: str) -> Mapping[str, str]:
+def environment_of(folder: Path, broker_url: str, number: int, database_url: str) -> dict[str, str]:
     """The same Celery settings for every side; each has two databases of the broker to itself: messages, results."""
     server = broker_url.rsplit("/", 1)[0]
     settings = Settings(

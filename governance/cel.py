@@ -1,8 +1,8 @@
 """Conditions of rules, written in CEL: compiled and typed when a policy is loaded, evaluated at each decision.
 
-An expression sees `action.name`, `.risk`, `.resource`, `.stream`, `.agent_id`, `.user`, `.team`, `.org` (text, empty
-when the action has none), `action.cost_micros`, `action.tokens` (integers) and `args`, the arguments by name. Each
-`action.` field is a variable of its own, so that a misspelt one is refused when the policy is loaded.
+An expression sees `action.name`, `.risk`, `.resource`, `.stream`, `.agent_id`, `.user`, `.team`, `.org`, `.model`
+(text, empty when the action has none), `action.cost_micros`, `action.tokens` (integers) and `args`, the arguments by
+name. Each `action.` field is a variable of its own, so that a misspelt one is refused when the policy is loaded.
 
 The library reports a failed evaluation as a value, and that value is truthy: only a result of type BOOL counts here.
 A compiled condition may be used by any thread, and in processes forked after it was compiled.
@@ -39,6 +39,7 @@ _TEXT: Final[Mapping[str, Callable[[ActionFacts], str | None]]] = {
     "action.user": lambda facts: facts.user,
     "action.team": lambda facts: facts.team,
     "action.org": lambda facts: facts.org,
+    "action.model": lambda facts: facts.model,
 }
 _NUMBERS: Final[Mapping[str, Callable[[ActionFacts], int]]] = {
     "action.cost_micros": lambda facts: facts.cost_micros,

@@ -2,6 +2,7 @@
 
     GovernanceError
     ├── ActionDenied              the action was refused; also the exception Celery reports
+    │   └── ActionCancelled       a kill switch ended it, before it ran or while it did
     ├── InvalidInput              the caller can mend it
     │   ├── CommandConflict
     │   ├── InvalidOption
@@ -15,6 +16,8 @@
     │   ├── CasesInvalid
     │   └── StateDirUnusable
     ├── NotFound
+    ├── NotAuthenticated          who decides is not known
+    ├── NotAllowed                who decides lacks the role for it
     ├── StateConflict             somebody decided first
     ├── AttemptFenced             this attempt no longer owns its action
     ├── NoCurrentRun
@@ -64,6 +67,13 @@ class ActionDenied(GovernanceError):
         if self.suggest:
             advice += f" (try instead: {', '.join(self.suggest)})"
         return f"action {self.action_id} was denied by {self.rule}: {self.reason}{advice}"
+
+
+class ActionCancelled(ActionDenied):
+    """action {action_id} was cancelled by {rule}: {reason}"""
+
+    def __str__(self) -> str:
+        return f"action {self.action_id} was cancelled by {self.rule}: {self.reason}"
 
 
 class InvalidInput(GovernanceError):
@@ -157,6 +167,19 @@ class NotFound(GovernanceError):
     """there is no {kind} {id!r}: {hint}"""
 
     fields = ("kind", "id", "hint")
+
+
+class NotAuthenticated(GovernanceError):
+    """who decides is not known ({problem}): put your token into ACP_TOKEN; an admin makes one with `acp tokens create
+    NAME --role ROLE`, the first admin with `acp tokens create NAME --role admin`"""
+
+    fields = ("problem",)
+
+
+class NotAllowed(GovernanceError):
+    """{principal} may not {wanted} (has the roles {has}): ask somebody who may, or an admin for a token that does"""
+
+    fields = ("principal", "wanted", "has")
 
 
 class StateConflict(GovernanceError):

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 
 from governance.core.digest import sha256
 from governance.core.plans import Limits, StreamPlan
-from governance.core.policy import ApprovalTerms, Effect, Match, Policy, Rule
+from governance.core.policy import Effect, Match, Policy, Rule
 from governance.core.windows import WindowPlan
 from governance.errors import PolicyInvalid
 from governance.policy_model import (
@@ -126,7 +126,7 @@ def _rule(rule: RuleModel) -> Rule:
         condition=rule.when,
         effect=effect,
         reason=rule.reason or _REASONS[effect].format(rule.id),
-        approval=ApprovalTerms(rule.approval.timeout) if isinstance(rule, ApprovalModel) else None,
+        approval=rule.approval.as_chain() if isinstance(rule, ApprovalModel) else None,
         guidance=rule.guidance if isinstance(rule, SteerModel) else None,
         suggest=rule.suggest if isinstance(rule, SteerModel) else (),
     )
@@ -142,4 +142,5 @@ def _match(match: MatchModel) -> Match:
         user=match.user,
         team=match.team,
         org=match.org,
+        model=match.model,
     )

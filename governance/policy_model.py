@@ -4,6 +4,7 @@ Values are what the core wants (microseconds, micro-USD, compiled conditions) an
 way to say them.
 """
 
+import re
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import (
@@ -14,10 +15,13 @@ from pydantic import (
     Field,
     InstanceOf,
     PlainSerializer,
+    StrictBool,
     StringConstraints,
+    model_validator,
 )
 
 from governance.cel import CelCondition, compile_condition
+from governance.core.approvals import Chain, Level
 from governance.core.instants import SECOND_US
 from governance.core.money import MICROS_PER_USD, cost_micros, token_count
 from governance.core.plans import OnExhausted
@@ -26,6 +30,7 @@ from governance.core.windows import DAY_US, WindowPlan, zone
 from governance.errors import InvalidAmount, InvalidOption
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_ROLE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}")
 _TIMEOUT_MAX_US: Final = 366 * DAY_US
 
 
@@ -55,6 +60,43 @@ def _timeout(length_us: int) -> int:
     if length_us > _TIMEOUT_MAX_US:
         raise ValueError("expected at most 366d")
     return length_us
+
+
+def _levels(value: object) -> tuple[Level, ...]:
+    """`[{first: team-lead 15m}, {then: on-call|security 30m}, {then: deny}]`; the last may be left out."""
+    if not isinstance(value, list):
+        raise ValueError("expected a list such as [{first: team-lead 15m}, {then: on-call 30m}, {then: deny}]")
+    levels = []
+    for number, item in enumerate(value):
+        key = "then" if number else "first"
+        if not isinstance(item, dict) or list(item) != [key] or not isinstance(item[key], str):
+            raise ValueError(f"expected level {number + 1} as {{{key}: ROLE TIME}}, such as {{{key}: team-lead 15m}}")
+        if number and item[key] == "deny":
+            if number + 1 < len(value):
+                raise ValueError("nothing can follow {then: deny}: it ends the chain")
+            break
+        levels.append(_level(item[key]))
+    if not levels:
+        raise ValueError("expected at least one level, such as {first: team-lead 15m}")
+    if sum(level.within_us for level in levels) > _TIMEOUT_MAX_US:
+        raise ValueError("expected at most 366d for all levels together")
+    return tuple(levels)
+
+
+def _level(text: str) -> Level:
+    roles, _, time = text.partition(" ")
+    if not all(_ROLE.fullmatch(role) for role in roles.split("|")):
+        raise ValueError(f"expected ROLE TIME, such as team-lead 15m or on-call|security 30m, not {text!r}")
+    return Level(tuple(roles.split("|")), _duration(time.strip()))
+
+
+def _written(levels: tuple[Level, ...] | None) -> list[dict[str, str]] | None:
+    if levels is None:
+        return None
+    return [
+        {"then" if number else "first": f"{'|'.join(level.roles)} {level.within_us // SECOND_US}s"}
+        for number, level in enumerate(levels)
+    ]
 
 
 def _timezone(name: str) -> str:
@@ -141,6 +183,7 @@ class MatchModel(Model):
     user: Patterns = None
     team: Patterns = None
     org: Patterns = None
+    model: Patterns = None
 
 
 class BaseRule(Model):
@@ -163,7 +206,22 @@ class SteerModel(BaseRule):
 
 
 class ApprovalTermsModel(Model):
-    timeout: Annotated[Duration, AfterValidator(_timeout)]
+    """`timeout` asks any approver; `chain` asks level after level: `first: team-lead 15m`, `then: on-call 30m`."""
+
+    timeout: Annotated[Duration, AfterValidator(_timeout)] | None = None
+    chain: Annotated[tuple[InstanceOf[Level], ...], BeforeValidator(_levels), PlainSerializer(_written)] | None = None
+    approvals: Annotated[int, Field(strict=True, ge=1, le=10)] = 1
+    requester_may_approve: StrictBool = False
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ApprovalTermsModel":
+        if (self.timeout is None) == (self.chain is None):
+            raise ValueError("expected either timeout or chain")
+        return self
+
+    def as_chain(self) -> Chain:
+        levels = self.chain or (Level((), self.timeout or 0),)
+        return Chain(levels, self.approvals, self.requester_may_approve)
 
 
 class ApprovalModel(BaseRule):

@@ -10,12 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from governance.cel import EXPRESSION_CHARS_MAX, compile_condition
+from governance.core.approvals import one_level
 from governance.core.plans import Limits, OnExhausted, StreamPlan
 from governance.core.policy import (
     NO_RULE,
     ActionFacts,
     Allow,
-    ApprovalTerms,
     Deny,
     Effect,
     Match,
@@ -86,7 +86,7 @@ def test_a_file_becomes_streams_and_rules() -> None:
     assert [rule.id for rule in policy.rules] == ["never", "refunds", "routine", "bulk", "all-parts"]
     never, refunds, routine, bulk, all_parts = policy.rules
     assert never == Rule("never", Match(("account.*",), frozenset({Risk.CRITICAL})), None, Effect.DENY, "no way")
-    assert refunds.approval == ApprovalTerms(15 * 60 * 1_000_000)
+    assert refunds.approval == one_level(15 * 60 * 1_000_000)
     assert refunds.condition is not None
     assert refunds.reason == "rule refunds wants a person to approve it"
     assert routine.match == Match(risk=frozenset({Risk.LOW, Risk.MEDIUM}))
@@ -107,7 +107,7 @@ def test_a_file_becomes_streams_and_rules() -> None:
 
 def test_what_a_file_says_is_decided() -> None:
     policy = parse_policy(GOOD)
-    assert decide(policy, FACTS) == Park("refunds", "rule refunds wants a person to approve it", 900_000_000)
+    assert decide(policy, FACTS) == Park("refunds", "rule refunds wants a person to approve it", one_level(900_000_000))
     assert decide(policy, replace(FACTS, cost_micros=0)).rule == NO_RULE
     assert decide(policy, replace(FACTS, name="x", risk=Risk.LOW)) == Allow("routine", "rule routine allows it")
     assert isinstance(decide(policy, replace(FACTS, name="mail.bulk", risk=Risk.LOW)), Steer)
@@ -288,7 +288,7 @@ def test_the_packaged_default_has_limits_and_asks_for_a_person() -> None:
     assert isinstance(verdict(policy, "x", Risk.LOW), Allow)
     assert isinstance(verdict(policy, "x", Risk.MEDIUM), Allow)
     assert verdict(policy, "x", Risk.HIGH) == Park(
-        "high-risk-needs-a-person", "a high-risk action waits for a person", 900_000_000
+        "high-risk-needs-a-person", "a high-risk action waits for a person", one_level(900_000_000)
     )
     assert isinstance(verdict(policy, "x", Risk.CRITICAL), Deny)
 

@@ -42,7 +42,10 @@ STREAM_PROBLEMS = [
     ("{window: 1h, timezone: America, limits: {}}", "timezone: expected an IANA time zone"),
     ("{window: 1h, timezone: ../../etc/passwd, limits: {}}", "timezone: expected an IANA time zone"),
     ("{window: 1h, timezone: 5, limits: {}}", "timezone: expected text, got 5"),
-    ("{window: 1h, limits: {}, on_exhausted: wait}", "on_exhausted: expected one of 'deny' or 'defer', got 'wait'"),
+    (
+        "{window: 1h, limits: {}, on_exhausted: wait}",
+        "on_exhausted: expected one of 'deny', 'defer' or 'stop', got 'wait'",
+    ),
     (
         "{window: 1h, limits: {}, colour: red}",
         "colour: unknown key, expected one of window, timezone, limits,",
@@ -110,7 +113,10 @@ RULE_PROBLEMS = [
     ("{id: r, match: {action: [a, ~]}, effect: allow}", ".match.action[1]: it is empty"),
     ("{id: r, match: {action: {a: b}}, effect: allow}", ".match.action: expected text, got a mapping"),
     ("{id: r, match: {}, effect: approval}", ".approval: this key is missing"),
-    ("{id: r, match: {}, effect: approval, approval: {}}", ".approval.timeout: this key is missing"),
+    (
+        "{id: r, match: {}, effect: approval, approval: {}}",
+        ".approval: expected either timeout or chain, got a mapping",
+    ),
     ("{id: r, match: {}, effect: approval, approval: 15m}", ".approval: expected a mapping, got '15m'"),
     ("{id: r, match: {}, effect: approval, approval: {timeout: soon}}", ".approval.timeout: expected a duration"),
     ("{id: r, match: {}, effect: approval, approval: {timeout: 400d}}", ".approval.timeout: expected at most 366d"),

@@ -17,8 +17,13 @@ _COMMANDS = {
     "db": "acp_tasks.cli.db:db",
     "doctor": "acp_tasks.cli.doctor:doctor",
     "events": "acp_tasks.cli.events:events",
+    "grants": "acp_tasks.cli.grants:grants",
     "policy": "acp_tasks.cli.policy:policy",
+    "release": "acp_tasks.cli.stop:release",
     "run": "acp_tasks.cli.run:run",
+    "status": "acp_tasks.cli.stop:status",
+    "stop": "acp_tasks.cli.stop:stop",
+    "tokens": "acp_tasks.cli.tokens:tokens",
 }
 _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
@@ -28,8 +33,13 @@ _SUMMARIES = {
     "db": "Bring the database to this release's schema.",
     "doctor": "Say what is ready, and what to do about the rest.",
     "events": "The audit trail.",
+    "grants": "Standing approvals.",
     "policy": "The rules, and what they say about an action.",
+    "release": "Release a kill switch.",
     "run": "Run a whole governed fleet on this machine, once.",
+    "status": "What is stopped, what runs and waits, who works.",
+    "stop": "Engage a kill switch, and see it through.",
+    "tokens": "Who may decide, and how they prove it.",
 }
 
 

@@ -3,12 +3,13 @@
 import click
 
 from acp_tasks.cli import output
-from acp_tasks.cli.context import RELAY_WILL, decider, governance, publish_decision
+from acp_tasks.cli.context import RELAY_WILL, governance, principal, publish_decision
 from governance.core.actions import State
 from governance.core.events import StoredEvent
 from governance.core.ledger import Unit
-from governance.operations import decide, reports
+from governance.operations import reports
 from governance.operations.reports import ActionDetail, ActionReport
+from governance.operations.resolve import resolve as resolve_action
 
 LIMIT_MAX = 10_000
 
@@ -84,7 +85,7 @@ def show(action_id: str) -> None:
 def resolve(action_id: str, outcome: str, reason: str, command_id: str | None) -> None:
     """Say what became of an action in doubt: whether its effect happened, or that it shall run again."""
     gov = governance()
-    decided = decide.resolve(gov, action_id, outcome=outcome, by=decider(), reason=reason, command_id=command_id)
+    decided = resolve_action(gov, action_id, outcome=outcome, by=principal(), reason=reason, command_id=command_id)
     published = None if decided.repeated else publish_decision(gov, decided)
     if output.wants_json():
         output.write_json({**output.plain(decided), "published": published})

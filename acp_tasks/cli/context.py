@@ -1,20 +1,27 @@
 """What commands work with: the settings, governance over a database that is up to date, and the app to publish with."""
 
-import getpass
 import logging
+import os
+import sys
+from typing import Final
 
 import click
 from celery import Celery
 
 from acp_tasks import bootstrap, logs
 from acp_tasks.publish import deliver
+from acp_tasks.token_file import kept_token
+from governance.core.principals import Principal
+from governance.errors import NotAuthenticated
 from governance.faults import point
 from governance.operations import database
+from governance.operations.commanded import Decided
 from governance.operations.context import Governance
-from governance.operations.decide import Decided
+from governance.operations.principals import authenticate
 
 # A command says what matters by itself; Celery's lines about a broker that is away would drown it.
 SILENT = logging.CRITICAL + 1
+VARIABLE: Final = "ACP_TOKEN"
 RELAY_WILL = "the broker is away: the relay publishes it when it is back"
 
 
@@ -37,9 +44,25 @@ def celery_app() -> Celery:
     return app
 
 
-def decider() -> str:
-    """Who decides: the person logged in to the operating system."""
-    return f"user:{getpass.getuser()}"
+def principal() -> Principal:
+    """The owner of ACP_TOKEN, else of the state directory's token, else of one that is typed in.
+
+    Raises NotAuthenticated.
+    """
+    parts = bootstrap.parts()
+    text = os.environ.get(VARIABLE) or kept_token(parts.settings.state_dir)
+    if not text:
+        if not sys.stdin.isatty():
+            raise NotAuthenticated(f"{VARIABLE} is not set, and there is nobody to ask")
+        text = click.prompt("token", hide_input=True, err=True)
+    return authenticate(parts.gov, text)
+
+
+def presented() -> Principal | None:
+    """Like `principal`, without asking: None when nothing is presented."""
+    parts = bootstrap.parts()
+    text = os.environ.get(VARIABLE) or kept_token(parts.settings.state_dir)
+    return authenticate(parts.gov, text) if text else None
 
 
 def publish_decision(gov: Governance, decided: Decided) -> bool:

@@ -13,6 +13,8 @@ from governance.errors import (
     BrokerUnavailable,
     GovernanceError,
     InvalidInput,
+    NotAllowed,
+    NotAuthenticated,
     SettingsInvalid,
     StateDirUnusable,
     StoreUnavailable,
@@ -36,6 +38,8 @@ _CODES: tuple[tuple[type[GovernanceError], Exit], ...] = (
     (StoreUnavailable, Exit.NOT_READY),
     (BrokerUnavailable, Exit.NOT_READY),
     (ActionDenied, Exit.DENIED),
+    (NotAuthenticated, Exit.DENIED),
+    (NotAllowed, Exit.DENIED),
     (InvalidInput, Exit.USAGE),
     (GovernanceError, Exit.FAILED),
 )

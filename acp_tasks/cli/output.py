@@ -87,15 +87,20 @@ def console() -> Console:
     return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
+def table(columns: Sequence[str], lines: Iterable[Sequence[object]]) -> Table:
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for line in lines:
+        made.add_row(*(cell(value) for value in line))
+    return made
+
+
 def write_table(columns: Sequence[str], lines: Iterable[Sequence[object]], *, empty: str) -> None:
     """A table of cells, or `empty` when there are no lines."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        table.add_row(*(cell(value) for value in line))
-    if table.row_count:
-        console().print(table)
+    made = table(columns, lines)
+    if made.row_count:
+        console().print(made)
     else:
         click.echo(empty)
 

@@ -188,8 +188,8 @@ def _verdict(verdict: Verdict) -> Mapping[str, object]:
     match verdict:
         case Allow(rule, reason):
             return {"verdict": "allow", "rule": rule, "reason": reason}
-        case Park(rule, reason, timeout_us):
-            return {"verdict": "park", "rule": rule, "reason": reason, "timeout_s": timeout_us // SECOND_US}
+        case Park(rule, reason, chain):
+            return {"verdict": "park", "rule": rule, "reason": reason, "timeout_s": chain.timeout_us // SECOND_US}
         case Steer(rule, reason, guidance, suggest):
             return {"verdict": "steer", "rule": rule, "reason": reason, "guidance": guidance, "suggest": list(suggest)}
         case Deny(rule, reason):

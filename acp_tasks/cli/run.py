@@ -16,6 +16,7 @@ from acp_tasks.cli import output
 from acp_tasks.cli.context import SILENT
 from acp_tasks.cli.group import Exit
 from acp_tasks.fleet.display import Display, Picture, make_display
+from acp_tasks.fleet.owner import let_owner_decide
 from acp_tasks.fleet.process import ProcessFailed, Stack, StopRequested
 from acp_tasks.fleet.shift import Shift
 from acp_tasks.fleet.stack import Fleet, Plan
@@ -126,6 +127,9 @@ def _work(
     else:
         display.say("no Flower: pip install 'acp-tasks[local]'", "yellow")
     app, gov = _app(), bootstrap.governance()
+    owns_database = fleet.plan.database in ("sqlite", "postgres")
+    if not let_owner_decide(gov, fleet.plan.state_dir, owns_database=owns_database):
+        display.say("this database has admins: ask one for a token to decide with", "yellow")
     # By name: its effects are counted here, the tasks themselves run in the workers.
     desk = importlib.import_module("acp_tasks.agents.desk")
     before = _line_count(desk.outbox_path())

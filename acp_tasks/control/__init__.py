@@ -10,6 +10,7 @@ from acp_tasks.control.escalation import escalate
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
 from acp_tasks.control.sealing import seal
+from acp_tasks.control.switches import clear_up
 from governance.operations.context import Governance
 from governance.operations.ticks import claim
 
@@ -19,6 +20,7 @@ JOBS: dict[str, Job] = {
     "acp.relay": relay,
     "acp.recovery": recover,
     "acp.escalation": escalate,
+    "acp.switches": clear_up,
     "acp.sealing": seal,
 }
 

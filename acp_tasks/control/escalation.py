@@ -1,15 +1,17 @@
-"""Escalation: a request that nobody answered in time is denied, and its caller is told."""
+"""Escalation: a request that nobody answered in time goes up its chain and is denied at its end; its caller is told."""
 
 from celery import Celery
 
 from acp_tasks.publish import deliver
 from governance.operations.context import Governance
-from governance.operations.decide import expire_overdue
+from governance.operations.escalate import escalate_overdue
 
 
-def escalate(app: Celery, gov: Governance) -> int:
-    """Denies every overdue ticket's action; returns how many."""
-    expired = expire_overdue(gov, "escalation")
-    for action_id in expired:
-        deliver(app, gov, action_id)
-    return len(expired)
+def escalate(app: Celery, gov: Governance) -> dict[str, int]:
+    """Moves every overdue ticket on; returns how many went up a level and how many were denied."""
+    swept = escalate_overdue(gov, "escalation")
+    for action_id in swept.denied:
+        if not deliver(app, gov, action_id):
+            # The broker is away: the relay delivers the rest.
+            break
+    return {"moved_up": swept.moved_up, "denied": len(swept.denied)}

@@ -5,7 +5,7 @@
       │          │  │        └───────► in_doubt    (lease lost and it is not) ──► queued | succeeded | failed
       ├─► parked ┘  ├─► deferred ──► queued        (not before its time)
       │     └────►──┴─► denied
-      └─► denied
+      └─► denied        cancelled                  (a kill switch; from queued, parked, deferred, running)
 
 An edge that is not in `EDGES` does not exist: the store guards each with its expected state, the audit replays every
 action's history against this table.
@@ -27,9 +27,12 @@ class State(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DENIED = "denied"
+    CANCELLED = "cancelled"
 
 
-TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.DENIED})
+TERMINAL = frozenset({State.SUCCEEDED, State.FAILED, State.DENIED, State.CANCELLED})
+# What was refused before it ran, or stopped: the caller is told who did, by which rule and why.
+REFUSED = frozenset({State.DENIED, State.CANCELLED})
 
 # Event kind -> the (before, after) pairs it may record.
 EDGES: Mapping[str, frozenset[tuple[State | None, State]]] = {
@@ -46,6 +49,10 @@ EDGES: Mapping[str, frozenset[tuple[State | None, State]]] = {
     "action.reclaimed": frozenset(
         {(State.RUNNING, State.QUEUED), (State.RUNNING, State.IN_DOUBT), (State.RUNNING, State.FAILED)}
     ),
+    "action.cancelled": frozenset(
+        {(before, State.CANCELLED) for before in (State.QUEUED, State.PARKED, State.DEFERRED, State.RUNNING)}
+    ),
+    "action.interrupted": frozenset({(State.RUNNING, State.IN_DOUBT)}),
     "action.resolved": frozenset(
         {(State.IN_DOUBT, State.QUEUED), (State.IN_DOUBT, State.SUCCEEDED), (State.IN_DOUBT, State.FAILED)}
     ),
@@ -80,6 +87,7 @@ class Submission:
     team: str | None = None
     org: str | None = None
     resource: str | None = None
+    model: str | None = None
     cost_micros: int = 0
     tokens: int = 0
     arguments: Mapping[str, object] | None = None
@@ -100,6 +108,7 @@ class Submission:
             cost_micros=self.cost_micros,
             tokens=self.tokens,
             arguments=self.arguments or {},
+            model=self.model,
         )
 
 

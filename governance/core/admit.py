@@ -8,12 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias, assert_never
 
+from governance.core.approvals import Chain
 from governance.core.changes import ActionRef
+from governance.core.grants import UseGrant
 from governance.core.instants import iso
 from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
 from governance.core.plans import OnExhausted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict
 from governance.core.sessions import Session
+from governance.core.switches import Mode, Scope, Switch
 from governance.core.tickets import MoveTicket, Ticket, TicketState
 from governance.core.transitions import consumption
 
@@ -25,8 +28,10 @@ class Snapshot:
     action: ActionRef
     digest: str
     session: Session
+    switch: Switch | None
     verdict: Verdict
     ticket: Ticket | None
+    grant: UseGrant | None
     accounts: tuple[Account, ...]
     amounts: dict[Unit, int]
     on_exhausted: OnExhausted
@@ -37,11 +42,12 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """May run, with these holds; `ticket` is consumed by this admission."""
+    """May run, with these holds; `ticket` is consumed by this admission, `grant` counts it."""
 
     holds: tuple[Hold, ...]
     ticket: MoveTicket | None
     rule: str
+    grant: UseGrant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +56,17 @@ class ParkFor:
 
     rule: str
     reason: str
-    timeout_us: int
+    chain: Chain
 
 
 @dataclass(frozen=True, slots=True)
 class DeferUntil:
+    """Not before `until_us` or, with a switch, not before its release."""
+
     until_us: int
     rule: str
     reason: str
+    switch_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +77,39 @@ class Refuse:
     suggest: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """A kill switch covers it."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngageSwitch:
+    """The budget is used up and stops its own scope; after that this action meets the switch."""
+
+    scope: Scope
+    scope_id: str
+    rule: str
+    reason: str
+
+
 CANNOT_WAIT = "a direct call cannot wait for it: enqueue the task with delay()"
 
-Refusal: TypeAlias = ParkFor | DeferUntil | Refuse
+Refusal: TypeAlias = ParkFor | DeferUntil | Refuse | Cancel | EngageSwitch
 Decision: TypeAlias = Admit | Refusal
 Gate: TypeAlias = Callable[[Snapshot], Refusal | None]
+
+
+def switch_gate(snapshot: Snapshot) -> Refusal | None:
+    """A kill switch covers the action: `kill` cancels it, `pause` defers it until the release."""
+    switch = snapshot.switch
+    if switch is None:
+        return None
+    if switch.mode is Mode.PAUSE:
+        return DeferUntil(snapshot.now_us, switch.rule, f"paused: {switch.reason}", switch.id)
+    return Cancel(switch.rule, switch.reason)
 
 
 def expiry_gate(snapshot: Snapshot) -> Refusal | None:
@@ -98,19 +135,25 @@ def policy_gate(snapshot: Snapshot) -> Refusal | None:
 def approval_gate(snapshot: Snapshot) -> Refusal | None:
     """The policy wants a person, and no approval of exactly these arguments under this rule is there.
 
-    A ticket that an earlier attempt of the same action consumed still stands: a retry is the same action.
+    A ticket that an earlier attempt of the same action consumed still stands: a retry is the same action. A grant
+    stands for a ticket.
     """
-    if not isinstance(snapshot.verdict, Park):
+    verdict = snapshot.verdict
+    if not isinstance(verdict, Park) or snapshot.grant is not None:
         return None
-    ticket = snapshot.ticket
-    if (
+    if ticket_stands(snapshot.ticket, verdict, snapshot.digest, snapshot.session.policy_hash):
+        return None
+    return ParkFor(verdict.rule, verdict.reason, verdict.chain)
+
+
+def ticket_stands(ticket: Ticket | None, verdict: Park, digest: str, policy_hash: str) -> bool:
+    """Whether `ticket` is an approval of exactly these arguments, under this rule, policy and chain."""
+    return (
         ticket is not None
-        and ticket.digest == snapshot.digest
-        and ticket.rule == snapshot.verdict.rule
         and ticket.state in (TicketState.APPROVED, TicketState.CONSUMED)
-    ):
-        return None
-    return ParkFor(snapshot.verdict.rule, snapshot.verdict.reason, snapshot.verdict.timeout_us)
+        and (ticket.digest, ticket.rule) == (digest, verdict.rule)
+        and (ticket.policy_hash, ticket.chain_hash) == (policy_hash, verdict.chain.hash)
+    )
 
 
 def budgets_gate(snapshot: Snapshot) -> Refusal | None:
@@ -128,11 +171,13 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             return DeferUntil(short.resets_us, f"budget:{short.unit}", reason)
         case OnExhausted.DENY:
             return Refuse(f"budget:{short.unit}", reason)
+        case OnExhausted.STOP:
+            return EngageSwitch(Scope.SESSION, snapshot.session.id, f"budget:{short.unit}", reason)
         case _:
             assert_never(snapshot.on_exhausted)
 
 
-GATES: tuple[Gate, ...] = (expiry_gate, policy_gate, approval_gate, budgets_gate)
+GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, budgets_gate)
 
 
 def decide(snapshot: Snapshot) -> Decision:
@@ -145,12 +190,13 @@ def decide(snapshot: Snapshot) -> Decision:
         holds=holds_for(snapshot.accounts, snapshot.amounts),
         ticket=_to_consume(snapshot),
         rule=snapshot.verdict.rule,
+        grant=snapshot.grant,
     )
 
 
-def without_waiting(refusal: Refusal) -> Refuse:
+def without_waiting(refusal: Refusal) -> Refuse | Cancel | EngageSwitch:
     """What a refusal means to a caller that cannot wait."""
-    if isinstance(refusal, Refuse):
+    if isinstance(refusal, Refuse | Cancel | EngageSwitch):
         return refusal
     return Refuse(refusal.rule, f"{refusal.reason}; {CANNOT_WAIT}")
 
@@ -159,4 +205,4 @@ def _to_consume(snapshot: Snapshot) -> MoveTicket | None:
     ticket = snapshot.ticket
     if ticket is None or ticket.state is not TicketState.APPROVED or ticket.digest != snapshot.digest:
         return None
-    return consumption(ticket.id, snapshot.now_us)
+    return consumption(ticket, snapshot.now_us)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from governance.core.actions import State
 from governance.core.events import Event
+from governance.core.grants import UseGrant
 from governance.core.ledger import Closing, Hold
 from governance.core.tickets import MoveTicket, OpenTicket
 
@@ -23,7 +24,9 @@ class ActionRef:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Applied only while the action is still as `expected`, every hold still fits and the ticket is where it was."""
+    """Applied only while the action is as `expected`, every hold fits, the ticket is at the step and the switches at
+    the epoch (None: whatever they are) that the decision saw, and the grant that is used still lasts.
+    """
 
     expected: ActionRef
     event: Event
@@ -31,6 +34,8 @@ class Change:
     holds: tuple[Hold, ...] = ()
     closings: tuple[Closing, ...] = ()
     ticket: OpenTicket | MoveTicket | None = None
+    grant: UseGrant | None = None
+    epoch: int | None = None
 
     @property
     def attempt(self) -> int:

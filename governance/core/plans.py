@@ -11,6 +11,7 @@ class OnExhausted(StrEnum):
 
     DENY = "deny"
     DEFER = "defer"  # it waits for the next window
+    STOP = "stop"  # the budget engages a kill switch for its own scope
 
 
 @dataclass(frozen=True, slots=True)

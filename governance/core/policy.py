@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
 
+from governance.core.approvals import Chain
 from governance.core.plans import StreamPlan
 from governance.core.rules import (
     MATCH_PARTS,
     STRICTNESS,
     ActionFacts,
-    ApprovalTerms,
     ConditionError,
     Effect,
     Match,
@@ -30,7 +30,6 @@ __all__ = [
     "ActionFacts",
     "Allow",
     "Applies",
-    "ApprovalTerms",
     "ConditionError",
     "ConditionResult",
     "Deny",
@@ -88,11 +87,11 @@ class Allow:
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Waits for a person, for at most `timeout_us` microseconds."""
+    """Waits for a person, who is asked along `chain`."""
 
     rule: str
     reason: str
-    timeout_us: int
+    chain: Chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +265,7 @@ def _verdict(policy: Policy, decisive: tuple[int, Outcome] | None, facts: Action
             return Steer(rule.id, rule.reason, rule.guidance, rule.suggest)
         case Effect.APPROVAL:
             assert rule.approval is not None
-            return Park(rule.id, rule.reason, rule.approval.timeout_us)
+            return Park(rule.id, rule.reason, rule.approval)
         case Effect.DENY:
             return Deny(rule.id, rule.reason)
         case _:

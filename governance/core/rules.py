@@ -8,6 +8,7 @@ from fnmatch import translate
 from operator import attrgetter
 from typing import Final, TypeAlias
 
+from governance.core.approvals import Chain
 from governance.errors import GovernanceError
 
 
@@ -48,6 +49,7 @@ class ActionFacts:
     cost_micros: int
     tokens: int
     arguments: Mapping[str, object]
+    model: str | None = None
 
 
 class ConditionError(GovernanceError):
@@ -70,6 +72,7 @@ MATCH_PARTS: Final[Mapping[str, str]] = {
     "user": "user",
     "team": "team",
     "org": "org",
+    "model": "model",
 }
 
 
@@ -89,6 +92,7 @@ class Match:
     user: tuple[str, ...] | None = None
     team: tuple[str, ...] | None = None
     org: tuple[str, ...] | None = None
+    model: tuple[str, ...] | None = None
     _tests: tuple[tuple[str, Callable[[ActionFacts], object], Callable[[str], object]], ...] = field(
         init=False, repr=False, compare=False
     )
@@ -115,13 +119,6 @@ def _accepts(wanted: Iterable[str]) -> Callable[[str], object]:
 
 
 @dataclass(frozen=True, slots=True)
-class ApprovalTerms:
-    """How long an approval may be waited for, in microseconds."""
-
-    timeout_us: int
-
-
-@dataclass(frozen=True, slots=True)
 class Rule:
     """What happens to the actions that `match` and whose `condition` is true.
 
@@ -133,12 +130,12 @@ class Rule:
     condition: Condition | None
     effect: Effect
     reason: str
-    approval: ApprovalTerms | None = None
+    approval: Chain | None = None
     guidance: str | None = None
     suggest: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if (self.approval is not None) != (self.effect is Effect.APPROVAL):
-            raise ValueError(f"rule {self.id}: approval terms belong to the approval effect, and to no other")
+            raise ValueError(f"rule {self.id}: an escalation chain belongs to the approval effect, and to no other")
         if (self.guidance is not None) != (self.effect is Effect.STEER):
             raise ValueError(f"rule {self.id}: guidance belongs to the steer effect, and to no other")

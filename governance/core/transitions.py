@@ -1,12 +1,24 @@
 """One constructor per edge of `governance.core.actions.EDGES`: which columns it writes, and what its event says."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.events import Event
+from governance.core.grants import UseGrant
 from governance.core.ledger import Closing, Hold
-from governance.core.tickets import MoveTicket, OpenTicket, TicketState
+from governance.core.tickets import MoveTicket, OpenTicket, Ticket, TicketState
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Other arguments than the ones that were asked for, by the person who approves: the whole message anew."""
+
+    message: str
+    digest: str
+    digest_before: str
+    resource: str | None
 
 
 def admitted(
@@ -18,6 +30,8 @@ def admitted(
     holds: tuple[Hold, ...],
     ticket: MoveTicket | None,
     rule: str,
+    epoch: int | None = None,
+    grant: UseGrant | None = None,
 ) -> Change:
     payload: dict[str, object] = {
         "rule": rule,
@@ -29,6 +43,8 @@ def admitted(
         payload["carried_from"] = ref.session_id
     if ticket is not None:
         payload["ticket"] = ticket.id
+    if grant is not None:
+        payload["grant"] = grant.id
     return Change(
         expected=ref,
         event=_event(
@@ -41,9 +57,12 @@ def admitted(
             "lease_worker": lease.worker_id,
             "lease_child": lease.child,
             "started_us": by.at_us,
+            **({"grant_id": grant.id} if grant is not None else {}),
         },
         holds=holds,
         ticket=ticket,
+        grant=grant,
+        epoch=epoch,
     )
 
 
@@ -52,6 +71,7 @@ def parked(ref: ActionRef, by: Author, ticket: OpenTicket) -> Change:
         "rule": ticket.rule,
         "reason": ticket.reason,
         "ticket": ticket.id,
+        "due_us": ticket.due_us,
         "expires_us": ticket.expires_us,
     }
     return Change(
@@ -62,13 +82,89 @@ def parked(ref: ActionRef, by: Author, ticket: OpenTicket) -> Change:
     )
 
 
-def deferred(ref: ActionRef, by: Author, *, until_us: int, rule: str, reason: str) -> Change:
+def deferred(
+    ref: ActionRef, by: Author, *, until_us: int, rule: str, reason: str, switch_id: str | None = None
+) -> Change:
+    """Not before `until_us` or, with a switch, not before its release."""
+    when: dict[str, object] = {"switch": switch_id} if switch_id else {"until_us": until_us}
+    return Change(
+        expected=ref,
+        event=_event("action.deferred", ref, by, State.DEFERRED, {"rule": rule, "reason": reason, **when}),
+        columns={
+            "state": State.DEFERRED,
+            "not_before_us": until_us,
+            "rule": rule,
+            "reason": reason,
+            "switch_id": switch_id,
+        },
+    )
+
+
+def cancelled(
+    ref: ActionRef,
+    by: Author,
+    *,
+    rule: str,
+    reason: str,
+    ticket: MoveTicket | None = None,
+    delivered: bool = False,
+    due: bool = True,
+    closings: tuple[Closing, ...] = (),
+    closing_payload: Mapping[str, object] | None = None,
+) -> Change:
+    """A kill switch ended it: before it ran, or while it did.
+
+    `delivered`: by the worker that tells Celery at once. Not `due`: its message, if there is one, is held back.
+    """
+    columns: dict[str, object] = {
+        "state": State.CANCELLED,
+        "rule": rule,
+        "reason": reason,
+        "finished_us": by.at_us,
+        "delivered_us": by.at_us if delivered else None,
+        "switch_id": None,
+        "not_before_us": None,
+        **_LEASE_GONE,
+    }
+    if ref.state in (State.PARKED, State.DEFERRED) or not due:
+        # No message is on its way that could tell its caller soon.
+        columns["published_us"] = None
+    payload = {"rule": rule, "reason": reason, **(closing_payload or {})}
+    if ticket is not None:
+        payload["ticket"] = ticket.id
+    return Change(
+        expected=ref,
+        event=_event("action.cancelled", ref, by, State.CANCELLED, payload),
+        columns=columns,
+        ticket=ticket,
+        closings=closings,
+    )
+
+
+def interrupted(
+    ref: ActionRef,
+    by: Author,
+    *,
+    rule: str,
+    reason: str,
+    closings: tuple[Closing, ...],
+    closing_payload: Mapping[str, object],
+) -> Change:
+    """A kill switch cut it where its effect may have begun, and it must not run twice: a person resolves it."""
     return Change(
         expected=ref,
         event=_event(
-            "action.deferred", ref, by, State.DEFERRED, {"rule": rule, "reason": reason, "until_us": until_us}
+            "action.interrupted", ref, by, State.IN_DOUBT, {"rule": rule, "reason": reason, **closing_payload}
         ),
-        columns={"state": State.DEFERRED, "not_before_us": until_us, "rule": rule, "reason": reason},
+        columns={
+            "state": State.IN_DOUBT,
+            "rule": rule,
+            "reason": reason,
+            "error_type": "ActionStopped",
+            "error": reason,
+            **_LEASE_GONE,
+        },
+        closings=closings,
     )
 
 
@@ -106,17 +202,27 @@ def denied(
     )
 
 
-def released(ref: ActionRef, by: Author, *, cause: str, ticket: MoveTicket | None = None) -> Change:
-    """Parked or deferred, and free to be admitted: its stored message is published again."""
-    payload = {"cause": cause} | ({"ticket": ticket.id} if ticket else {})
+def released(
+    ref: ActionRef, by: Author, *, cause: str, ticket: MoveTicket | None = None, edit: Edit | None = None
+) -> Change:
+    """Parked or deferred, and free to be admitted: its stored message is published again, or the edited one."""
+    payload: dict[str, object] = {"cause": cause}
+    if ticket is not None:
+        payload["ticket"] = ticket.id
+        if ticket.decision_reason:
+            payload["reason"] = ticket.decision_reason
+    if edit is not None:
+        payload |= {"digest": edit.digest, "digest_before": edit.digest_before}
     return Change(
         expected=ref,
         event=_event("action.released", ref, by, State.QUEUED, payload),
         columns={
             "state": State.QUEUED,
             "not_before_us": None,
+            "switch_id": None,
             "published_us": by.at_us,
             "publish_count": 1,
+            **_edited(edit),
             # The time a person took is not the caller's to lose.
             **({"expires_us": None} if ticket is not None else {}),
         },
@@ -267,8 +373,38 @@ def resolved(ref: ActionRef, by: Author, *, after: State, reason: str) -> Change
     )
 
 
-def consumption(ticket_id: str, at_us: int) -> MoveTicket:
-    return MoveTicket(ticket_id, TicketState.APPROVED, TicketState.CONSUMED, at_us)
+def _edited(edit: Edit | None) -> Mapping[str, object]:
+    return {} if edit is None else {"message": edit.message, "digest": edit.digest, "resource": edit.resource}
+
+
+def asked_on(
+    ref: ActionRef,
+    by: Author,
+    *,
+    kind: str,
+    ticket: MoveTicket,
+    payload: Mapping[str, object],
+    edit: Edit | None = None,
+) -> Change:
+    """A step of the ticket that leaves its action parked: `ticket.escalated`, `ticket.voted`, `ticket.extended`."""
+    return Change(
+        expected=ref,
+        event=Event(
+            session_id=ref.session_id,
+            kind=kind,
+            actor=by.actor,
+            at_us=by.at_us,
+            action_id=ref.id,
+            attempt=ref.attempt,
+            payload={"ticket": ticket.id, **payload},
+        ),
+        columns={"state": ref.state, **_edited(edit)},
+        ticket=ticket,
+    )
+
+
+def consumption(ticket: Ticket, at_us: int) -> MoveTicket:
+    return MoveTicket(ticket.id, ticket.step, TicketState.APPROVED, TicketState.CONSUMED, at_us)
 
 
 def closing_payload(closings: tuple[Closing, ...]) -> dict[str, object]:

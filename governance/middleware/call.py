@@ -9,6 +9,7 @@ from governance.middleware.spool import Spool
 from governance.operations.admit import (
     Admitted,
     Arrival,
+    Cancelled,
     Deferred,
     Denied,
     Dropped,
@@ -17,7 +18,7 @@ from governance.operations.admit import (
     Parked,
 )
 from governance.operations.context import Governance
-from governance.operations.finish import AskedToRetry, Raised, Succeeded
+from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
 
 
 @dataclass(slots=True)
@@ -74,6 +75,13 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
+class StoppedShort:
+    """A kill switch stopped the body: it was asked and ended, or it was cut."""
+
+    ending: Stopped
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """The attempt lost its action while it ran: nothing it did counts any more, and Celery is told nothing."""
 
@@ -85,5 +93,5 @@ class StoreAway:
     problem: str
 
 
-Ran: TypeAlias = Returned | Failed | Retrying
-Outcome: TypeAlias = Ran | Fenced | StoreAway | Parked | Deferred | Denied | Ended | Dropped | NotSubmitted
+Ran: TypeAlias = Returned | Failed | Retrying | StoppedShort
+Outcome: TypeAlias = Ran | Fenced | StoreAway | Parked | Deferred | Denied | Cancelled | Ended | Dropped | NotSubmitted

@@ -8,14 +8,18 @@ from typing import TypeAlias, assert_never
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
+from governance.core.grants import UseGrant, Wanted
 from governance.core.ledger import Account, Hold, estimate
-from governance.core.policy import ActionFacts, Risk, decide
+from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
+from governance.core.switches import Board, stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, deferred, denied, parked
+from governance.core.transitions import admitted, cancelled, deferred, denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.context import Governance
+from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
+from governance.operations.switches import board_at, engage_by_budget, subject_of
 from governance.store import actions
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
@@ -30,7 +34,8 @@ _EARLY_S = 1.0
 class Arrival:
     """A message in a worker: the action it names and what it would run.
 
-    `stream` is what the message says; it only saves a round trip, the row decides.
+    `stream` is what the message says; it only saves a round trip, the row decides. `resource` is given where the
+    recorded one may not be what the arguments say any more.
     """
 
     action_id: str
@@ -39,6 +44,7 @@ class Arrival:
     arguments: Mapping[str, object]
     redelivered: bool
     can_wait: bool = True
+    resource: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +67,12 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """Waits for its time."""
+    """Waits for its time or, paused, for the release of a switch."""
 
     action_id: str
     until_us: int
     reason: str
+    paused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,15 @@ class Denied:
     reason: str
     guidance: str | None
     suggest: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """A kill switch ended it before it ran, or while it did."""
+
+    action_id: str
+    rule: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +113,7 @@ class NotSubmitted:
     """Nobody submitted it: it has to be submitted first."""
 
 
-Admission: TypeAlias = Admitted | Parked | Deferred | Denied | Ended | Dropped | NotSubmitted
+Admission: TypeAlias = Admitted | Parked | Deferred | Denied | Cancelled | Ended | Dropped | NotSubmitted
 
 
 def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
@@ -118,15 +134,19 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         gathered = actions.gather(gov.store, arrival.action_id, account_ids(force.session.id))
         if gathered is None:
             return NotSubmitted()
-        action, accounts = gathered
+        action, accounts, epoch = gathered
         if action.stream != stream:
             stream = action.stream
             continue
         answer = _not_to_decide(gov, action, arrival, now_us)
         if answer is not None:
             return answer
-        decision = core.decide(_snapshot(action, force, accounts, arrival, now_us))
-        change = _change(gov, action, force, decision, lease, now_us)
+        board = board_at(gov, epoch)
+        decision = core.decide(_snapshot(gov, action, force, accounts, board, arrival, now_us))
+        if isinstance(decision, core.EngageSwitch):
+            engage_by_budget(gov, decision.scope, decision.scope_id, decision.rule, decision.reason)
+            continue
+        change = _change(gov, action, force, decision, lease, now_us, board.epoch)
         try:
             applied = apply(gov.store, change)
         except StoreUnavailable as problem:
@@ -136,12 +156,10 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     raise StoreUnavailable(gov.store.masked_url, f"action {arrival.action_id} kept moving for {_ROUNDS_MAX} rounds")
 
 
-def ended(gov: Governance, action_id: str) -> Ended | Denied | None:
+def ended(gov: Governance, action_id: str) -> Ended | Denied | Cancelled | None:
     """The outcome of an action, for whoever else waits for it; None while it has none."""
     action = actions.find(gov.store, action_id)
-    if action is None or action.ref.state not in TERMINAL:
-        return None
-    return _denied(action) if action.ref.state is State.DENIED else Ended(action)
+    return None if action is None or action.ref.state not in TERMINAL else _outcome(action)
 
 
 def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us: int) -> Admission | None:
@@ -150,12 +168,14 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
     if state in TERMINAL:
         # A redelivered message is the one whose worker died on the way to telling Celery.
         if arrival.redelivered or actions.delivered(gov.store, action.ref.id, now_us):
-            return _denied(action) if state is State.DENIED else Ended(action)
+            return _outcome(action)
         return Dropped(action.ref.id, f"it is {state} and was delivered")
     if state is State.PARKED:
         return Parked(action.ref.id, action.rule or "", action.reason or "")
     if state is State.DEFERRED:
-        return Deferred(action.ref.id, action.not_before_us or now_us, action.reason or "")
+        return Deferred(
+            action.ref.id, action.not_before_us or now_us, action.reason or "", paused=action.switch_id is not None
+        )
     if state is not State.QUEUED:
         return Dropped(action.ref.id, f"it is {state}")
     if arrival.digest != action.digest:
@@ -166,12 +186,18 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
 
 
 def _snapshot(
-    action: ActionRow, force: InForce, accounts: tuple[Account, ...], arrival: Arrival, now_us: int
+    gov: Governance,
+    action: ActionRow,
+    force: InForce,
+    accounts: tuple[Account, ...],
+    board: Board,
+    arrival: Arrival,
+    now_us: int,
 ) -> core.Snapshot:
     facts = ActionFacts(
         name=action.name,
         risk=Risk(action.risk),
-        resource=action.resource,
+        resource=action.resource if arrival.resource is None else arrival.resource,
         stream=action.stream,
         agent_id=action.agent_id,
         user=action.user,
@@ -180,13 +206,17 @@ def _snapshot(
         cost_micros=action.cost_micros,
         tokens=action.tokens,
         arguments=arrival.arguments,
+        model=action.model,
     )
+    verdict = decide(force.policy, facts)
     return core.Snapshot(
         action=action.ref,
         digest=action.digest,
         session=force.session,
-        verdict=decide(force.policy, facts),
+        switch=stopping(board.engaged, subject_of(action, force.session.id)),
+        verdict=verdict,
         ticket=action.ticket,
+        grant=_grant(gov, action, force, verdict, facts.resource, now_us),
         accounts=accounts,
         amounts=estimate(action.cost_micros, action.tokens),
         on_exhausted=force.plan.on_exhausted,
@@ -196,12 +226,44 @@ def _snapshot(
     )
 
 
+def _grant(
+    gov: Governance, action: ActionRow, force: InForce, verdict: Verdict, resource: str | None, now_us: int
+) -> UseGrant | None:
+    """The grant that stands for a ticket; looked for only where a ticket is wanted and does not stand."""
+    if not isinstance(verdict, Park) or core.ticket_stands(
+        action.ticket, verdict, action.digest, force.session.policy_hash
+    ):
+        return None
+    return find_grant(
+        gov,
+        Wanted(
+            rule=verdict.rule,
+            chain_hash=verdict.chain.hash,
+            action_name=action.name,
+            agent_id=action.agent_id,
+            user=action.user,
+            session_id=force.session.id,
+            resource=resource,
+            uses=1,
+            cost_micros=action.cost_micros,
+            now_us=now_us,
+        ),
+        used_before=action.grant_id,
+    )
+
+
 def _change(
-    gov: Governance, action: ActionRow, force: InForce, decision: core.Decision, lease: Lease, now_us: int
+    gov: Governance,
+    action: ActionRow,
+    force: InForce,
+    decision: core.Decision,
+    lease: Lease,
+    now_us: int,
+    epoch: int,
 ) -> Change:
     by = Author(f"worker:{lease.worker_id}", now_us)
     match decision:
-        case core.Admit(holds, ticket, rule):
+        case core.Admit(holds, ticket, rule, grant):
             return admitted(
                 action.ref,
                 by,
@@ -210,8 +272,10 @@ def _change(
                 holds=holds,
                 ticket=ticket,
                 rule=rule,
+                epoch=epoch,
+                grant=grant,
             )
-        case core.ParkFor(rule, reason, timeout_us):
+        case core.ParkFor(rule, reason, chain):
             return parked(
                 action.ref,
                 by,
@@ -221,12 +285,17 @@ def _change(
                     digest=action.digest,
                     rule=rule,
                     reason=reason,
+                    policy_hash=force.session.policy_hash,
+                    chain=chain,
                     requested_us=now_us,
-                    expires_us=now_us + timeout_us,
                 ),
             )
-        case core.DeferUntil(until_us, rule, reason):
-            return deferred(action.ref, by, until_us=until_us, rule=rule, reason=reason)
+        case core.DeferUntil(until_us, rule, reason, switch_id):
+            return deferred(action.ref, by, until_us=until_us, rule=rule, reason=reason, switch_id=switch_id)
+        case core.Cancel(rule, reason):
+            return cancelled(action.ref, by, rule=rule, reason=reason, delivered=True)
+        case core.EngageSwitch():
+            raise AssertionError("engaged before it is written")
         case core.Refuse(rule, reason, guidance, suggest):
             return denied(action.ref, by, rule=rule, reason=reason, guidance=guidance, suggest=suggest, delivered=True)
         case _:
@@ -240,12 +309,26 @@ def _answer(action: ActionRow, change: Change, decision: core.Decision) -> Admis
             return Admitted(action, ref, holds)
         case core.ParkFor(rule, reason):
             return Parked(action.ref.id, rule, reason)
-        case core.DeferUntil(until_us, _, reason):
-            return Deferred(action.ref.id, until_us, reason)
+        case core.DeferUntil(until_us, _, reason, switch_id):
+            return Deferred(action.ref.id, until_us, reason, paused=switch_id is not None)
+        case core.Cancel(rule, reason):
+            return Cancelled(action.ref.id, rule, reason)
+        case core.EngageSwitch():
+            raise AssertionError("engaged before it is answered")
         case core.Refuse(rule, reason, guidance, suggest):
             return Denied(action.ref.id, rule, reason, guidance, suggest)
         case _:
             assert_never(decision)
+
+
+def _outcome(action: ActionRow) -> Ended | Denied | Cancelled:
+    match action.ref.state:
+        case State.DENIED:
+            return _denied(action)
+        case State.CANCELLED:
+            return Cancelled(action.ref.id, action.rule or "", action.reason or "")
+        case _:
+            return Ended(action)
 
 
 def _denied(action: ActionRow) -> Denied:

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from governance.clock import Clock
 from governance.core.policy import Policy
 from governance.core.sessions import Session
+from governance.core.switches import Board
 from governance.store.engine import Store
+
+# The stream whose sessions keep what happens to the fleet itself: switches, tokens, drills.
+CONTROL_STREAM: Final = "control"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +36,5 @@ class Governance:
     limits: Limits = field(default_factory=Limits)
     policies: dict[str, Policy] = field(default_factory=dict)
     sessions: dict[str, Session] = field(default_factory=dict)
+    # The board of the latest epoch that was seen, alone in it.
+    boards: list[Board] = field(default_factory=list)

@@ -1,187 +1,312 @@
-"""A person's decisions: a ticket is approved or denied, overdue ones expire, an action in doubt is resolved.
+"""A person's decisions on requests: approve, deny, extend. A decision and an expiry that race have one winner: both
+move the ticket from the same step.
 
-A decision and an expiry that race have one winner: both move the ticket and the action from the same guarded state.
-The caller publishes the action's message afterwards; the relay does it if the caller cannot.
+The caller publishes what was released or denied afterwards; the relay does it if the caller cannot.
 """
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping
 
 from governance.core.actions import State
+from governance.core.approvals import Chain, Vote, parse_chain, parse_votes, votes_text
 from governance.core.changes import Author, Change
-from governance.core.digest import canonical_json, sha256, storable
+from governance.core.digest import storable
+from governance.core.events import Event
+from governance.core.grants import OpenGrant
+from governance.core.instants import SECOND_US, iso
+from governance.core.policy import Risk
+from governance.core.principals import Principal
 from governance.core.tickets import MoveTicket, TicketState
-from governance.core.transitions import denied, released, resolved
-from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
+from governance.core.transitions import Edit, asked_on, denied, released
+from governance.core.windows import DAY_US
+from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
+from governance.operations.commanded import Decided, commanded, earlier, fingerprint
 from governance.operations.context import Governance
-from governance.store import actions, commands, tickets
+from governance.operations.sessions import in_force
+from governance.store import actions, grants, tickets
 from governance.store.actions import ActionRow
-from governance.store.changes import apply, apply_in
+from governance.store.events import append_in
 
-_BATCH = 200
-_RESOLUTIONS = {"succeeded": State.SUCCEEDED, "failed": State.FAILED, "retry": State.QUEUED}
+_EXTENSION_US_MAX = 366 * DAY_US
+_RISKY = (Risk.HIGH, Risk.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
-class Decided:
-    """What a decision led to; `repeated` when the same command_id had decided it before."""
+class GrantTerms:
+    """What an approval stands for beyond its own action; bounds are cumulative, 0 is nothing, None is no bound."""
 
-    action_id: str
-    state: State
-    repeated: bool = False
-
-
-def approve(gov: Governance, ref: str, *, by: str, reason: str | None, command_id: str | None) -> Decided:
-    """Approves the pending ticket `ref` (its own id or its action's); the action is admitted anew, limits and all."""
-    return _decide_ticket(gov, ref, TicketState.APPROVED, by, reason, command_id)
+    for_session: bool = False
+    resource: str | None = None
+    max_uses: int | None = None
+    max_cost_micros: int | None = None
+    until_us: int | None = None
 
 
-def deny(gov: Governance, ref: str, *, by: str, reason: str, command_id: str | None) -> Decided:
-    """Denies the pending ticket `ref`; the reason reaches the caller of the action."""
-    return _decide_ticket(gov, ref, TicketState.DENIED, by, reason, command_id)
+@dataclass(frozen=True, slots=True)
+class EditedArguments:
+    """Other arguments than the ones that were asked for: the message to publish, its digest, and its resource."""
+
+    message: str
+    digest: str
+    resource: str | None
 
 
-def expire_overdue(gov: Governance, actor: str) -> list[str]:
-    """Denies, by default, every action whose ticket nobody answered in time; the ids of those it denied."""
-    expired: list[str] = []
-    while True:
-        now_us = gov.clock.now_us()
-        batch = tickets.overdue(gov.store, now_us, _BATCH)
-        moved = [action_id for ticket_id, action_id in batch if _expire(gov, ticket_id, action_id, actor, now_us)]
-        expired += moved
-        if not moved:
-            return expired
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A pending request with its action, and the person who decides."""
+
+    ticket: RowMapping
+    action: ActionRow
+    chain: Chain
+    by: Principal
+    reason: str | None
+    now_us: int
+
+    def move(self, after: TicketState, **changed: Any) -> MoveTicket:
+        ticket = self.ticket
+        decided = after is not TicketState.PENDING
+        return MoveTicket(
+            ticket["id"],
+            ticket["step"],
+            TicketState.PENDING,
+            after,
+            self.now_us,
+            self.by.actor if decided else None,
+            self.reason if decided else None,
+            **changed,
+        )
+
+    @property
+    def author(self) -> Author:
+        return Author(self.by.actor, self.now_us)
 
 
-def resolve(gov: Governance, action_id: str, *, outcome: str, by: str, reason: str, command_id: str | None) -> Decided:
-    """Says what became of an action in doubt: `succeeded`, `failed`, or `retry`.
-
-    Raises NotFound, StateConflict when it is not in doubt, InvalidOption, CommandConflict.
-    """
-    after = _RESOLUTIONS.get(outcome)
-    if after is None:
-        raise InvalidOption("as", outcome, "succeeded, failed or retry")
-    _require_reason(reason)
-    digest = sha256(canonical_json(["resolve", action_id, outcome, by, reason]))
-    earlier = _earlier(gov, command_id, digest)
-    if earlier is not None:
-        return earlier
-    action = _known(gov, action_id)
-    if action.ref.state is not State.IN_DOUBT:
-        raise StateConflict("action", action_id, action.ref.state, "resolved", "only an action in doubt is resolved")
-    change = resolved(action.ref, Author(by, gov.clock.now_us()), after=after, reason=storable(reason))
-    return _apply_command(gov, change, Decided(action_id, after), "resolve", command_id, digest)
-
-
-def revoked(gov: Governance, action_id: str, actor: str) -> bool:
-    """Celery threw its message away because somebody revoked it: what has not started is denied."""
-    action = actions.find(gov.store, action_id)
-    if action is None or action.ref.state not in (State.QUEUED, State.PARKED):
-        return False
-    now_us = gov.clock.now_us()
-    reason = "it was revoked through Celery"
-    ticket = action.ticket
-    move = (
-        MoveTicket(ticket.id, TicketState.PENDING, TicketState.DENIED, now_us, actor, reason)
-        if ticket is not None and ticket.state is TicketState.PENDING
-        else None
-    )
-    change = denied(action.ref, Author(actor, now_us), rule="revoked", reason=reason, ticket=move, delivered=True)
-    return apply(gov.store, change)
-
-
-def _decide_ticket(
-    gov: Governance, ref: str, after: TicketState, by: str, reason: str | None, command_id: str | None
+def approve(
+    gov: Governance,
+    ref: str,
+    *,
+    by: Principal,
+    reason: str | None = None,
+    command_id: str | None = None,
+    edit: EditedArguments | None = None,
+    grant: GrantTerms | None = None,
 ) -> Decided:
-    if after is TicketState.DENIED:
-        _require_reason(reason)
+    """Approves the pending ticket `ref` (its own id or its action's); the action is admitted anew, limits and all.
+
+    With a quorum it is the last of the approvals that releases the action. Edited arguments are approved by whoever
+    edits; earlier approvals were of other arguments and do not count any more. Raises as `approve_all`.
+    """
+    return approve_all(gov, [ref], by=by, reason=reason, command_id=command_id, edit=edit, grant=grant)[0]
+
+
+def approve_all(
+    gov: Governance,
+    refs: Sequence[str],
+    *,
+    by: Principal,
+    reason: str | None = None,
+    command_id: str | None = None,
+    edit: EditedArguments | None = None,
+    grant: GrantTerms | None = None,
+) -> list[Decided]:
+    """Approves all of `refs` or, when one of them cannot be, none.
+
+    Raises NotFound, NotAllowed, StateConflict, InvalidOption, CommandConflict.
+    """
+    reason = storable(reason) if reason else None
+    digest = fingerprint("approve", list(refs), by.name, reason, edit and edit.digest, grant and _terms(grant))
+    first = earlier(gov, command_id, digest)
+    if first is not None:
+        return first
+    if edit is not None and len(refs) != 1:
+        raise InvalidOption("edit", f"{len(refs)} tickets", "one ticket: other arguments are approved one by one")
+    if grant is not None:
+        _check_terms(grant, gov.clock.now_us())
+    asked = [_asked(gov, ref, by, reason, "approved") for ref in refs]
+    changes, decided, opened = [], [], []
+    for one in asked:
+        change, votes_missing = _approval(one, edit)
+        given = _grant(gov, one, grant) if grant is not None and not votes_missing else None
+        if given is not None:
+            opened.append(given)
+        changes.append(change)
+        state = State.PARKED if votes_missing else State.QUEUED
+        decided.append(Decided(one.action.ref.id, state, grant_id=given.id if given else None))
+
+    def give(connection: Connection) -> None:
+        for given in opened:
+            grants.give(connection, given, by=by.actor, at_us=asked[0].now_us)
+            append_in(connection, _given(asked, given, by))
+
+    return commanded(gov, changes, decided, "approve", command_id, digest, give)
+
+
+def deny(gov: Governance, ref: str, *, by: Principal, reason: str, command_id: str | None = None) -> Decided:
+    """Denies the pending ticket `ref`; the reason reaches the caller of the action. Raises as `approve_all`."""
+    return deny_all(gov, [ref], by=by, reason=reason, command_id=command_id)[0]
+
+
+def deny_all(
+    gov: Governance, refs: Sequence[str], *, by: Principal, reason: str, command_id: str | None = None
+) -> list[Decided]:
+    """Denies all of `refs` or, when one of them cannot be, none."""
+    reason = storable(reason)
+    digest = fingerprint("deny", list(refs), by.name, reason)
+    first = earlier(gov, command_id, digest)
+    if first is not None:
+        return first
+    if not reason.strip():
+        raise InvalidOption("reason", reason, "a sentence for whoever asked for the action")
+    asked = [_asked(gov, ref, by, reason, "denied") for ref in refs]
+    changes = [
+        denied(
+            one.action.ref,
+            one.author,
+            rule=one.ticket["rule"],
+            reason=reason,
+            ticket=one.move(TicketState.DENIED),
+        )
+        for one in asked
+    ]
+    decided = [Decided(one.action.ref.id, State.DENIED) for one in asked]
+    return commanded(gov, changes, decided, "deny", command_id, digest)
+
+
+def extend(
+    gov: Governance, ref: str, *, by: Principal, seconds: float, reason: str, command_id: str | None = None
+) -> Decided:
+    """Gives the level that is asked now, and with it the request, `seconds` more. Raises as `approve_all`."""
+    digest = fingerprint("extend", ref, by.name, seconds, reason)
+    first = earlier(gov, command_id, digest)
+    if first is not None:
+        return first[0]
+    more_us = int(seconds * SECOND_US)
+    if not 0 < more_us <= _EXTENSION_US_MAX:
+        raise InvalidOption("by", seconds, "more than 0 and at most 366 days")
+    if not reason.strip():
+        raise InvalidOption("reason", reason, "a sentence for the trail")
+    one = _asked(gov, ref, by, storable(reason), "extended")
+    due_us, expires_us = one.ticket["due_us"] + more_us, one.ticket["expires_us"] + more_us
+    change = asked_on(
+        one.action.ref,
+        one.author,
+        kind="ticket.extended",
+        ticket=one.move(TicketState.PENDING, due_us=due_us, expires_us=expires_us),
+        payload={"due_us": due_us, "expires_us": expires_us, "reason": reason},
+    )
+    return commanded(gov, [change], [Decided(one.action.ref.id, State.PARKED)], "extend", command_id, digest)[0]
+
+
+def _asked(gov: Governance, ref: str, by: Principal, reason: str | None, wanted: str) -> _Asked:
+    """The request behind `ref`, if it is pending, in time, and `by` may decide it."""
     ticket = tickets.find(gov.store, ref)
     if ticket is None:
         raise NotFound("ticket", ref, "acp approvals list shows the open ones")
-    digest = sha256(canonical_json([after, ticket["id"], by, reason]))
-    earlier = _earlier(gov, command_id, digest)
-    if earlier is not None:
-        return earlier
     now_us = gov.clock.now_us()
+    if ticket["state"] == TicketState.EXPIRED:
+        why = f"nobody answered until {iso(ticket['expires_us'])}, so it was denied; the caller can ask again"
+        raise StateConflict("ticket", ticket["id"], "expired", wanted, why)
     if ticket["state"] != TicketState.PENDING:
-        raise StateConflict("ticket", ticket["id"], ticket["state"], after, "a decision is made once")
+        raise StateConflict("ticket", ticket["id"], ticket["state"], wanted, "a decision is made once")
     if ticket["expires_us"] <= now_us:
-        raise StateConflict("ticket", ticket["id"], "overdue", after, "nobody answered in time, so it is denied")
-    action = _known(gov, ticket["action_id"])
-    reason = storable(reason) if reason else None
-    move = MoveTicket(ticket["id"], TicketState.PENDING, after, now_us, by, reason)
-    author = Author(by, now_us)
-    if after is TicketState.APPROVED:
-        change = released(action.ref, author, cause="approved", ticket=move)
-    else:
-        change = denied(action.ref, author, rule=ticket["rule"], reason=reason or "", ticket=move)
-    return _apply_command(
-        gov, change, Decided(action.ref.id, State(str(change.event.state))), after, command_id, digest
+        raise StateConflict("ticket", ticket["id"], "overdue", wanted, "nobody answered in time, so it is denied")
+    chain = parse_chain(ticket["chain"])
+    roles = chain.roles_at(ticket["level"])
+    if not by.may_approve(roles):
+        needed = " or ".join(f"approver:{role}" for role in roles) or "approver"
+        raise NotAllowed(by.name, f"decide ticket {ticket['id']}, which asks for {needed}", sorted(by.roles))
+    if wanted == "approved":
+        _check_approver(ticket, chain, by, reason)
+    action = actions.find(gov.store, ticket["action_id"])
+    assert action is not None, "a ticket's action is never deleted while it is pending"
+    return _Asked(ticket, action, chain, by, reason, now_us)
+
+
+def _check_approver(ticket: RowMapping, chain: Chain, by: Principal, reason: str | None) -> None:
+    if not chain.requester_may_approve and by.name in (ticket["user"], ticket["agent_id"]):
+        raise NotAllowed(by.name, f"approve ticket {ticket['id']}, which they asked for themselves", sorted(by.roles))
+    if any(vote.by == by.name for vote in parse_votes(ticket["votes"])):
+        why = f"{chain.approvals} different people have to approve"
+        raise StateConflict("ticket", ticket["id"], f"approved by {by.name} already", "approved again", why)
+    if ticket["risk"] in _RISKY and not (reason and reason.strip()):
+        raise InvalidOption("reason", reason, f"a sentence: a decision on {ticket['risk']} risk says why")
+
+
+def _approval(one: _Asked, edited: EditedArguments | None) -> tuple[Change, int]:
+    """The change, and how many approvals are still missing after it."""
+    edit = None
+    votes = parse_votes(one.ticket["votes"])
+    if edited is not None and edited.digest != one.action.digest:
+        edit = Edit(edited.message, edited.digest, one.action.digest, edited.resource)
+        votes = ()
+    votes = (*votes, Vote(one.by.name, one.now_us, one.reason))
+    changed = {"votes": votes_text(votes), "digest": edit.digest if edit else None}
+    missing = one.chain.approvals - len(votes)
+    if missing <= 0:
+        move = one.move(TicketState.APPROVED, **changed)
+        return released(one.action.ref, one.author, cause="approved", ticket=move, edit=edit), 0
+    payload: dict[str, object] = {"approvals": len(votes), "wanted": one.chain.approvals}
+    if one.reason:
+        payload["reason"] = one.reason
+    if edit is not None:
+        payload |= {"digest": edit.digest, "digest_before": edit.digest_before}
+    move = one.move(TicketState.PENDING, **changed)
+    change = asked_on(one.action.ref, one.author, kind="ticket.voted", ticket=move, payload=payload, edit=edit)
+    return change, missing
+
+
+def _check_terms(terms: GrantTerms, now_us: int) -> None:
+    if not terms.for_session and terms.until_us is None:
+        raise InvalidOption("grant", "without an end", "--for-session or --until: a grant does not last for ever")
+    if terms.until_us is not None and terms.until_us <= now_us:
+        raise InvalidOption("until", iso(terms.until_us), "an instant to come")
+    for name, value in (("max-uses", terms.max_uses), ("max-cost-usd", terms.max_cost_micros)):
+        if value is not None and value < 0:
+            raise InvalidOption(name, value, "0 or more")
+
+
+def _terms(terms: GrantTerms) -> list[object]:
+    return [terms.for_session, terms.resource, terms.max_uses, terms.max_cost_micros, terms.until_us]
+
+
+def _grant(gov: Governance, one: _Asked, terms: GrantTerms) -> OpenGrant:
+    ticket, action = one.ticket, one.action
+    return OpenGrant(
+        id=gov.new_id(),
+        ticket_id=ticket["id"],
+        rule=ticket["rule"],
+        chain_hash=ticket["chain_hash"],
+        action_name=action.name,
+        agent_id=action.agent_id,
+        user=action.user,
+        # Not the session it was asked in: that may be over by now.
+        session_id=in_force(gov, action.stream, one.now_us).session.id if terms.for_session else None,
+        resource=terms.resource,
+        max_uses=terms.max_uses,
+        max_cost_micros=terms.max_cost_micros,
+        until_us=terms.until_us,
     )
 
 
-def _apply_command(
-    gov: Governance, change: Change, decided: Decided, kind: str, command_id: str | None, digest: str
-) -> Decided:
-    """The change and the claim of its command_id, together."""
-    answer = canonical_json({"action_id": decided.action_id, "state": decided.state})
-    try:
-        with gov.store.transaction() as connection:
-            if command_id is not None and not commands.claim(
-                connection, command_id, kind, digest, answer, change.event.at_us
-            ):
-                raise _TakenError
-            if not apply_in(connection, change):
-                raise StateConflict(
-                    "action",
-                    decided.action_id,
-                    "moving",
-                    kind,
-                    "somebody decided at the same moment: look again",
-                )
-    except _TakenError:
-        earlier = _earlier(gov, command_id, digest)
-        assert earlier is not None
-        return earlier
-    return decided
-
-
-def _require_reason(reason: str | None) -> None:
-    if reason is None or not reason.strip():
-        raise InvalidOption("reason", reason, "a sentence for whoever asked for the action")
-
-
-class _TakenError(Exception):
-    """Another caller took the command_id between our look and our claim."""
-
-
-def _earlier(gov: Governance, command_id: str | None, digest: str) -> Decided | None:
-    if command_id is None:
-        return None
-    found = commands.find(gov.store, command_id)
-    if found is None:
-        return None
-    kind, known_digest, answer = found
-    if known_digest != digest:
-        raise CommandConflict(command_id, f"a call of kind {kind}")
-    first = json.loads(answer)
-    return Decided(first["action_id"], State(first["state"]), repeated=True)
-
-
-def _expire(gov: Governance, ticket_id: str, action_id: str, actor: str, now_us: int) -> bool:
-    action = actions.find(gov.store, action_id)
-    if action is None or action.ref.state is not State.PARKED:
-        return False
-    reason = "nobody answered in time, so it is denied"
-    move = MoveTicket(ticket_id, TicketState.PENDING, TicketState.EXPIRED, now_us, actor, reason)
-    return apply(
-        gov.store,
-        denied(action.ref, Author(actor, now_us), rule=action.rule or "approval", reason=reason, ticket=move),
+def _given(asked: Sequence[_Asked], given: OpenGrant, by: Principal) -> Event:
+    one = next(one for one in asked if one.ticket["id"] == given.ticket_id)
+    return Event(
+        session_id=one.action.ref.session_id,
+        kind="grant.given",
+        actor=by.actor,
+        at_us=one.now_us,
+        payload={
+            "grant": given.id,
+            "ticket": given.ticket_id,
+            "rule": given.rule,
+            "action_name": given.action_name,
+            "session": given.session_id,
+            "resource": given.resource,
+            "max_uses": given.max_uses,
+            "max_cost_micros": given.max_cost_micros,
+            "until_us": given.until_us,
+        },
     )
-
-
-def _known(gov: Governance, action_id: str) -> ActionRow:
-    action = actions.find(gov.store, action_id)
-    if action is None:
-        raise NotFound("action", action_id, "acp actions list shows what there is")
-    return action

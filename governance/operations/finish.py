@@ -6,7 +6,7 @@ from typing import TypeAlias, assert_never
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.ledger import Hold, Usage, settle, void
-from governance.core.transitions import abandoned, closing_payload, failed, retried, succeeded
+from governance.core.transitions import abandoned, cancelled, closing_payload, failed, interrupted, retried, succeeded
 from governance.operations.context import Governance
 from governance.store import actions
 from governance.store.changes import apply
@@ -35,7 +35,16 @@ class AskedToRetry:
     digest: str | None = None
 
 
-Outcome: TypeAlias = Succeeded | Raised | AskedToRetry
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A kill switch stopped the body. `in_doubt`: cut where its effect may have begun, and it must not run twice."""
+
+    rule: str
+    reason: str
+    in_doubt: bool
+
+
+Outcome: TypeAlias = Succeeded | Raised | AskedToRetry | Stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,18 @@ def _change(finish: Finish) -> Change:
         case Raised(error_type, error):
             return failed(
                 finish.ref, by, error_type=error_type, error=error, closings=closings, closing_payload=payload
+            )
+        case Stopped(rule, reason, in_doubt):
+            if in_doubt:
+                return interrupted(finish.ref, by, rule=rule, reason=reason, closings=closings, closing_payload=payload)
+            return cancelled(
+                finish.ref,
+                by,
+                rule=rule,
+                reason=reason,
+                delivered=True,
+                closings=closings,
+                closing_payload=payload,
             )
         case AskedToRetry(error, not_before_us, message, digest):
             return retried(

@@ -5,8 +5,10 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from governance.core.actions import State
+from governance.core.approvals import Vote, parse_chain, parse_votes
 from governance.core.events import StoredEvent
 from governance.core.ledger import Unit
+from governance.core.principals import Principal
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
@@ -14,6 +16,7 @@ from governance.store import actions, events, ledger, tickets, workers
 from governance.store import sessions as store_sessions
 
 _Row = TypeVar("_Row")
+_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +69,22 @@ class ActionDetail(ActionLine):
 
 @dataclass(frozen=True, slots=True)
 class TicketLine:
-    """A ticket with what an approver has to know about its action."""
+    """A ticket with its action, as a list shows it; `governance.operations.brief` has the rest."""
 
     id: str
     action_id: str
     action_name: str
     action_state: State
     state: TicketState
+    level: int  # from 0; of `levels`
+    levels: int
+    roles: tuple[str, ...]  # who is asked now; empty: any approver
+    votes: tuple[Vote, ...]
+    wanted: int  # approvals, by different people
     rule: str
     reason: str
     requested_us: int
+    due_us: int
     expires_us: int
     decided_us: int | None
     decided_by: str | None
@@ -92,6 +101,11 @@ class TicketLine:
     correlation_id: str
     digest: str
     message: str
+
+    @property
+    def missing(self) -> int:
+        """Approvals that are still wanted."""
+        return max(self.wanted - len(self.votes), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +183,30 @@ def list_tickets(gov: Governance, *, state: TicketState | None, limit: int) -> l
     return [_ticket(row) for row in tickets.listing(gov.store, state=state, limit=limit)]
 
 
+def list_decidable(gov: Governance, *, role: str, limit: int) -> list[TicketLine]:
+    """The requests that a holder of `approver:<role>` may decide now, the one that expires first on top."""
+    holder = Principal("", frozenset({f"approver:{role}"}))
+    now_us = gov.clock.now_us()
+    found: list[TicketLine] = []
+    after: tuple[int, str] | None = None
+    while len(found) < limit:
+        page = tickets.listing(gov.store, state=TicketState.PENDING, limit=_PAGE, after=after)
+        lines = [_ticket(row) for row in page]
+        found += [line for line in lines if line.expires_us > now_us and holder.may_approve(line.roles)]
+        if len(page) < _PAGE:
+            break
+        after = (lines[-1].expires_us, lines[-1].id)
+    return found[:limit]
+
+
+def find_ticket(gov: Governance, ref: str) -> TicketLine:
+    """The ticket with this id, else the latest one of the action with this id. Raises NotFound."""
+    row = tickets.find(gov.store, ref)
+    if row is None:
+        raise NotFound("ticket", ref, "acp approvals list shows the open ones")
+    return _ticket(row)
+
+
 def latest_events(gov: Governance, count: int) -> list[StoredEvent]:
     """The last `count` events in the order in which they were written, sealed or not."""
     return events.latest(gov.store, count)
@@ -198,9 +236,20 @@ def list_workers(gov: Governance, *, silent_s_max: float) -> list[WorkerLine]:
 
 
 def _ticket(row: Mapping[Any, Any]) -> TicketLine:
-    return _taken(TicketLine, row, state=TicketState(row["state"]), action_state=State(row["action_state"]))
+    chain = parse_chain(row["chain"])
+    return _taken(
+        TicketLine,
+        row,
+        state=TicketState(row["state"]),
+        action_state=State(row["action_state"]),
+        levels=len(chain.levels),
+        roles=chain.roles_at(row["level"]),
+        votes=parse_votes(row["votes"]),
+        wanted=chain.approvals,
+    )
 
 
 def _taken(kind: type[_Row], row: Mapping[Any, Any], **typed: object) -> _Row:
-    """`kind` from the columns of `row` that it names, with some of them given their type."""
-    return kind(**{name.name: typed.get(name.name, row[name.name]) for name in fields(kind)})  # type: ignore[arg-type]
+    """`kind` from the columns of `row` that it names; `typed` fields are given, or have their type."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: typed[name] if name in typed else row[name] for name in names})

@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from governance.core.changes import ActionRef
 from governance.core.digest import canonical_json
 from governance.core.events import Event
+from governance.core.switches import Mode, Switch, stopping
 from governance.errors import AttemptFenced, InvalidOption
 from governance.operations.context import Governance
+from governance.operations.switches import board_at, subject_of
 from governance.store import actions, events
+from governance.store.actions import ActionRow
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
@@ -41,6 +45,16 @@ def emit(gov: Governance, ref: ActionRef, kind: str, payload: Mapping[str, objec
         raise AttemptFenced(ref.id, ref.attempt)
 
 
-def owns(gov: Governance, ref: ActionRef) -> bool:
-    """Whether the attempt still runs the action, as far as the store knows."""
-    return actions.still_owns(gov.store, ref.id, ref.attempt)
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Whether an attempt still runs its action, and the kill switch that covers it."""
+
+    owned: bool
+    switch: Switch | None
+
+
+def standing(gov: Governance, ref: ActionRef, action: ActionRow) -> Standing:
+    """As far as the store knows, in one round trip unless a switch has changed. Raises StoreUnavailable."""
+    owned, epoch = actions.standing(gov.store, ref.id, ref.attempt)
+    switch = stopping(board_at(gov, epoch).engaged, subject_of(action, ref.session_id))
+    return Standing(owned, switch if switch is not None and switch.mode is Mode.KILL else None)

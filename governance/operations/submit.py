@@ -5,12 +5,15 @@ from typing import TypeAlias, assert_never
 
 from governance.core.actions import State, Submission
 from governance.core.admit import CANNOT_WAIT
+from governance.core.approvals import Chain
 from governance.core.events import Event
+from governance.core.grants import Wanted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict, decide
 from governance.core.tickets import OpenTicket
 from governance.errors import CommandConflict
 from governance.operations.context import Governance
-from governance.operations.sessions import in_force
+from governance.operations.grants import find_grant
+from governance.operations.sessions import InForce, in_force
 from governance.store import actions, submissions
 
 
@@ -52,7 +55,7 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
     """
     now_us = gov.clock.now_us()
     force = in_force(gov, submission.stream, now_us)
-    entry = _entry(gov, submission, decide(force.policy, submission.facts()), now_us)
+    entry = _entry(gov, submission, force, decide(force.policy, submission.facts()), now_us)
     recorded = submissions.record(
         gov.store,
         submission,
@@ -78,21 +81,25 @@ def _first(gov: Governance, submission: Submission) -> Repeated:
     return Repeated(first.ref.id, first.ref.state)
 
 
-def _entry(gov: Governance, submission: Submission, verdict: Verdict, now_us: int) -> _Entry:
+def _entry(gov: Governance, submission: Submission, force: InForce, verdict: Verdict, now_us: int) -> _Entry:
     match verdict:
         case Allow(rule, reason):
             return _Entry(State.QUEUED, rule, reason)
+        case Park(rule, reason, chain) if _granted(gov, submission, force, rule, chain, now_us):
+            # Whether the grant still lasts is decided when it is used, by the admission.
+            return _Entry(State.QUEUED, rule, reason)
         case Park(rule, reason) if not submission.can_wait:
             return _Entry(State.DENIED, rule, f"{reason}; {CANNOT_WAIT}")
-        case Park(rule, reason, timeout_us):
+        case Park(rule, reason, chain):
             ticket = OpenTicket(
                 id=gov.new_id(),
                 action_id=submission.action_id,
                 digest=submission.digest,
                 rule=rule,
                 reason=reason,
+                policy_hash=force.session.policy_hash,
+                chain=chain,
                 requested_us=now_us,
-                expires_us=now_us + timeout_us,
             )
             return _Entry(State.PARKED, rule, reason, ticket=ticket)
         case Steer(rule, reason, guidance, suggest):
@@ -101,6 +108,22 @@ def _entry(gov: Governance, submission: Submission, verdict: Verdict, now_us: in
             return _Entry(State.DENIED, rule, reason)
         case _:
             assert_never(verdict)
+
+
+def _granted(gov: Governance, submission: Submission, force: InForce, rule: str, chain: Chain, now_us: int) -> bool:
+    wanted = Wanted(
+        rule=rule,
+        chain_hash=chain.hash,
+        action_name=submission.name,
+        agent_id=submission.agent_id,
+        user=submission.user,
+        session_id=force.session.id,
+        resource=submission.resource,
+        uses=1,
+        cost_micros=submission.cost_micros,
+        now_us=now_us,
+    )
+    return find_grant(gov, wanted, used_before=None) is not None
 
 
 def _event(submission: Submission, session_id: str, entry: _Entry, now_us: int) -> Event:
@@ -118,6 +141,7 @@ def _event(submission: Submission, session_id: str, entry: _Entry, now_us: int) 
         "team": submission.team,
         "org": submission.org,
         "resource": submission.resource,
+        "model": submission.model,
         "cost_micros": submission.cost_micros,
         "tokens": submission.tokens,
         "reason": entry.reason if entry.state is not State.QUEUED else None,

@@ -1,6 +1,6 @@
 """Reading actions: what admission gathers, what people list, and what the sweeps pick up."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -28,6 +28,7 @@ class ActionRow:
     direct: bool
     risk: str
     resource: str | None
+    model: str | None
     agent_id: str | None
     user: str | None
     team: str | None
@@ -52,6 +53,8 @@ class ActionRow:
     published_us: int | None
     publish_count: int
     delivered_us: int | None
+    grant_id: str | None
+    switch_id: str | None
     ticket: Ticket | None
 
 
@@ -68,6 +71,7 @@ _ACTION = (
     "direct",
     "risk",
     "resource",
+    "model",
     "agent_id",
     "user",
     "team",
@@ -92,21 +96,27 @@ _ACTION = (
     "published_us",
     "publish_count",
     "delivered_us",
+    "grant_id",
+    "switch_id",
 )
-_COLUMNS = ", ".join(f'a."{column}"' for column in _ACTION) + ", t.id, t.state, t.digest, t.rule"
+_TICKET = ("id", "state", "digest", "rule", "policy_hash", "chain_hash", "step")
+_COLUMNS = ", ".join([f'a."{column}"' for column in _ACTION] + [f"t.{column}" for column in _TICKET])
 _FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
-_WIDTH = len(_ACTION) + 4
+_WIDTH = len(_ACTION) + len(_TICKET)
 
 
 @lru_cache(maxsize=8)
 def _gather_sql(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
-    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us
+    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us,
+            (SELECT coalesce(max(epoch), 0) FROM switches)
         {_FROM} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
 
 
-def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> tuple[ActionRow, tuple[Account, ...]] | None:
-    """The action, its ticket and its accounts, as one statement saw them; None: no such action."""
+def gather(
+    store: Store, action_id: str, account_ids: Sequence[str]
+) -> tuple[ActionRow, tuple[Account, ...], int] | None:
+    """The action with its ticket, its accounts, the switches' epoch, as one statement saw them; None: unknown."""
     values: dict[str, object] = {"id": action_id}
     values.update((f"account{n}", account_id) for n, account_id in enumerate(account_ids))
     found = store.read(_gather_sql(len(account_ids)), values)
@@ -117,7 +127,7 @@ def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> tuple[Ac
         for c in (row[_WIDTH:] for row in found)
         if c[0] is not None
     )
-    return _action(found[0]), accounts
+    return _action(found[0]), accounts, int(found[0][-1])
 
 
 def find(store: Store, action_id: str) -> ActionRow | None:
@@ -135,14 +145,14 @@ def find_by_command(store: Store, command_id: str, action_id: str) -> ActionRow 
     return _action(found[0]) if found else None
 
 
-def still_owns(store: Store, action_id: str, attempt: int) -> bool:
-    """Whether `attempt` is the one that runs `action_id`."""
-    return bool(
-        store.read(
-            "SELECT 1 FROM actions WHERE id = :id AND attempt = :attempt AND state = 'running'",
-            {"id": action_id, "attempt": attempt},
-        )
+def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
+    """Whether `attempt` is the one that runs `action_id`, and the switches' epoch."""
+    found = store.read(
+        """SELECT (SELECT count(*) FROM actions WHERE id = :id AND attempt = :attempt AND state = 'running'),
+            (SELECT coalesce(max(epoch), 0) FROM switches)""",
+        {"id": action_id, "attempt": attempt},
     )
+    return bool(found[0][0]), int(found[0][1])
 
 
 def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
@@ -162,7 +172,7 @@ def due(store: Store, now_us: int, limit: int) -> list[ActionRow]:
     """Deferred actions whose time has come, oldest first."""
     return _listed(
         store,
-        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.not_before_us <= :now
+        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.switch_id IS NULL AND a.not_before_us <= :now
             ORDER BY a.created_us, a.id LIMIT :limit""",
         {"now": now_us, "limit": limit},
     )
@@ -173,7 +183,7 @@ def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
     return _listed(
         store,
         """a.delivered_us IS NULL AND NOT a.direct AND a.published_us IS NULL
-            AND a.state IN ('queued', 'parked', 'denied', 'failed', 'succeeded')
+            AND a.state IN ('queued', 'parked', 'denied', 'cancelled', 'failed', 'succeeded')
             AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.id LIMIT :limit""",
         {"now": now_us, "limit": limit},
     )
@@ -183,7 +193,8 @@ def silent(store: Store, *, stale_us: int, now_us: int, limit: int) -> list[Acti
     """Actions whose message had no effect for `stale_us`, or twice as long for every publication more."""
     return _listed(
         store,
-        """a.delivered_us IS NULL AND NOT a.direct AND a.state IN ('queued', 'denied', 'failed', 'succeeded')
+        """a.delivered_us IS NULL AND NOT a.direct
+            AND a.state IN ('queued', 'denied', 'cancelled', 'failed', 'succeeded')
             AND a.published_us + CAST(:stale AS bigint) * (1 << (CASE WHEN a.publish_count > 8 THEN 8
                 ELSE a.publish_count - 1 END)) <= :now AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
             ORDER BY a.created_us, a.id LIMIT :limit""",
@@ -229,6 +240,31 @@ def leased_by(store: Store, worker_id: str, limit: int) -> list[ActionRow]:
     )
 
 
+def running_where(store: Store, where: str, values: Mapping[str, Any]) -> list[ActionRow]:
+    """Running attempts under a condition on `actions a`, as many as there are."""
+    return _listed(store, f"a.delivered_us IS NULL AND a.state = 'running' AND {where} ORDER BY a.id", dict(values))
+
+
+def waiting_where(store: Store, where: str, values: Mapping[str, Any], *, after: str, limit: int) -> list[ActionRow]:
+    """A page, by id after `after`, of what has not started under a condition on `actions a`."""
+    return _listed(
+        store,
+        f"""a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred') AND a.id > :after AND {where}
+            ORDER BY a.id LIMIT :limit""",
+        {**values, "after": after, "limit": limit},
+    )
+
+
+def paused_by_released(store: Store, limit: int) -> list[ActionRow]:
+    """Actions that wait for the end of a pause that is over."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.switch_id IS NOT NULL AND NOT EXISTS (
+            SELECT 1 FROM switches s WHERE s.id = a.switch_id AND s.released_us IS NULL) ORDER BY a.id LIMIT :limit""",
+        {"limit": limit},
+    )
+
+
 def republished(store: Store, action: ActionRow, now_us: int) -> bool:
     """Claims the next publication of a message, so that of two relays one publishes it."""
     return bool(
@@ -251,7 +287,7 @@ def delivered(store: Store, action_id: str, now_us: int) -> bool:
     return bool(
         store.run(
             """UPDATE actions SET delivered_us = :now WHERE id = :id AND delivered_us IS NULL
-                AND state IN ('succeeded', 'failed', 'denied') RETURNING id""",
+                AND state IN ('succeeded', 'failed', 'denied', 'cancelled') RETURNING id""",
             {"id": action_id, "now": now_us},
         )
     )
@@ -287,6 +323,18 @@ def listing(store: Store, *, state: State | None, session_id: str | None, limit:
         return list(connection.execute(query).mappings())
 
 
+def of_agent(store: Store, agent_id: str, *, except_id: str, limit: int) -> list[RowMapping]:
+    """What an agent asked for, the newest first, without one action."""
+    query = (
+        select(actions)
+        .where(actions.c.agent_id == agent_id, actions.c.id != except_id)
+        .order_by(actions.c.created_us.desc(), actions.c.id)
+        .limit(limit)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
 def whole(store: Store, action_id: str) -> RowMapping | None:
     with store.statement() as connection:
         return connection.execute(select(actions).where(actions.c.id == action_id)).mappings().first()
@@ -309,11 +357,11 @@ def _listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]
 
 def _action(row: Sequence[Any]) -> ActionRow:
     id_, session_id, state, attempt, *columns = row[: len(_ACTION)]
-    ticket_id, ticket_state, ticket_digest, ticket_rule = row[len(_ACTION) : _WIDTH]
+    ticket_id, ticket_state, *ticket = row[len(_ACTION) : _WIDTH]
     named = dict(zip(_ACTION[4:], columns, strict=True))
     named |= {"idempotent": bool(named["idempotent"]), "direct": bool(named["direct"])}
     return ActionRow(
         ref=ActionRef(id_, session_id, State(state), attempt),
-        ticket=Ticket(ticket_id, TicketState(ticket_state), ticket_digest, ticket_rule) if ticket_id else None,
+        ticket=Ticket(ticket_id, TicketState(ticket_state), *ticket) if ticket_id else None,
         **named,
     )

@@ -72,16 +72,29 @@ class Store:
                 with connection.begin():
                     yield connection
                 return
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
+            with _immediate(connection):
                 yield connection
-            except BaseException:
-                # An interrupt inside a statement has thrown the connection away, and the transaction with it.
+
+    @contextmanager
+    def reshaping(self) -> Iterator[Connection]:
+        """A transaction that may recreate tables which others refer to: on SQLite nothing checks foreign keys in it.
+
+        SQLite ignores the pragma inside a transaction: it is off before the first statement, and on again in any case.
+        """
+        if self.is_postgresql:
+            with self.transaction() as connection:
+                yield connection
+            return
+        with self._available(), self._grouped.connect() as connection:
+            try:
+                connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+                with _immediate(connection):
+                    yield connection
+            finally:
                 if not connection.invalidated:
-                    with suppress(SQLAlchemyError):
-                        connection.exec_driver_sql("ROLLBACK")
-                raise
-            connection.exec_driver_sql("COMMIT")
+                    # Ends what a failed COMMIT left open.
+                    connection.rollback()
+                    connection.exec_driver_sql("PRAGMA foreign_keys=ON")
 
     @contextmanager
     def statement(self) -> Iterator[Connection]:
@@ -157,6 +170,21 @@ class _Frozen:
 
     def read(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
         return rows(self._connection, sql, values)
+
+
+@contextmanager
+def _immediate(connection: Connection) -> Iterator[None]:
+    """A transaction on SQLite, a writer's from its start."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # An interrupt inside a statement has thrown the connection away, and the transaction with it.
+        if not connection.invalidated:
+            with suppress(SQLAlchemyError):
+                connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")
 
 
 _dialect_sql: dict[str, str] = {}

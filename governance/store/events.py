@@ -4,12 +4,19 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
+from sqlalchemy import Connection
+
 from governance.core.actions import State
 from governance.core.events import GENESIS, Event, StoredEvent, chain_hash
 from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.engine import Reader, Store, rows
 
 _COLUMNS = "id, session_id, kind, actor, at_us, action_id, attempt, state, payload, seq, hash"
+
+
+def append_in(connection: Connection, event: Event) -> None:
+    """Appends `event` in the caller's transaction."""
+    rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", event_values(event))
 
 
 def append_owned(store: Store, event: Event) -> bool:
@@ -108,6 +115,16 @@ def latest(store: Store, limit: int) -> list[StoredEvent]:
 def of_action(store: Store, action_id: str) -> list[StoredEvent]:
     found = store.read(f"SELECT {_COLUMNS} FROM events WHERE action_id = :id ORDER BY id", {"id": action_id})
     return [_event(row) for row in found]
+
+
+def end_of_attempt(store: Store, action_id: str, attempt: int) -> tuple[State, int] | None:
+    """(state, instant) of what ended an attempt."""
+    found = store.read(
+        """SELECT state, at_us FROM events WHERE action_id = :id AND attempt = :attempt AND state IS NOT NULL
+            AND state <> 'running' AND kind NOT IN ('action.submitted', 'action.released') ORDER BY id LIMIT 1""",
+        {"id": action_id, "attempt": attempt},
+    )
+    return (State(found[0][0]), int(found[0][1])) if found else None
 
 
 def sessions_with_events(store: Reader) -> list[str]:

@@ -1,6 +1,7 @@
 """Bringing a database to this release's schema; safe when many processes do it at once.
 
 On PostgreSQL an advisory lock, on SQLite the write lock: the first one migrates, the others find nothing to do.
+All in one transaction: however a migration fails, the database is what it was before.
 """
 
 from pathlib import Path
@@ -11,23 +12,42 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from governance.errors import SchemaMismatch
+from governance.errors import SchemaMismatch, StateConflict
 from governance.store.engine import Store
 
 _LOCK = 0x61637064  # "acpd"
 _FOLDER = Path(__file__).parent / "migrations"
 
 
-def upgrade(store: Store) -> str:
-    """Migrates to the newest revision and returns it. Raises StoreUnavailable."""
-    with store.transaction() as connection:
+def upgrade(store: Store, revision: str = "head") -> str:
+    """Migrates to `revision`, unless the database is there or beyond, and returns the one it is at then.
+
+    Raises StoreUnavailable, and StateConflict when rows refer to rows that are not there.
+    """
+    with store.reshaping() as connection:
         if store.is_postgresql:
             connection.execute(text("SET LOCAL statement_timeout = 0"))
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+        before = current(connection)
         config = _config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-    return newest()
+        command.upgrade(config, revision)
+        after = current(connection)
+        assert after is not None
+        if after != before and not store.is_postgresql:
+            _refuse_dangling(store, connection)
+    return after
+
+
+def _refuse_dangling(store: Store, connection: Connection) -> None:
+    """The check of the foreign keys that SQLite did not check while tables were recreated."""
+    dangling = connection.execute(
+        text('SELECT "table", parent, count(*) FROM pragma_foreign_key_check GROUP BY 1, 2 ORDER BY 1, 2')
+    )
+    found = [f"{count} of {table} without their {parent}" for table, parent, count in dangling]
+    if found:
+        hint = "nothing was changed; restore the missing rows and upgrade again"
+        raise StateConflict("database", store.masked_url, f"incomplete ({', '.join(found)})", "upgraded", hint)
 
 
 def check(store: Store) -> str:

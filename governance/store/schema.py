@@ -21,6 +21,7 @@ from sqlalchemy import (
 from governance.core.actions import State
 from governance.core.ledger import EntryKind, Flag, Unit
 from governance.core.policy import Risk
+from governance.core.switches import Mode, Scope
 from governance.core.tickets import TicketState
 
 metadata = MetaData(
@@ -37,7 +38,9 @@ metadata = MetaData(
 Serial = BigInteger().with_variant(Integer, "sqlite")
 
 
-def _one_of(column: str, values: type[State | EntryKind | Flag | Unit | TicketState | Risk]) -> CheckConstraint:
+def _one_of(
+    column: str, values: type[State | EntryKind | Flag | Unit | TicketState | Risk | Scope | Mode]
+) -> CheckConstraint:
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_known")
 
@@ -72,12 +75,12 @@ actions = Table(
     Column("name", Text, nullable=False),
     Column("stream", Text, nullable=False),
     Column("session_id", Text, ForeignKey("sessions.id"), nullable=False),
-    # queued    -> running (admit), parked, deferred, denied
-    # parked    -> queued (approved), denied (refused or nobody answered)
-    # deferred  -> queued (due)
-    # running   -> succeeded, failed, queued (retry, abandon, reclaim), in_doubt (reclaim)
+    # queued    -> running (admit), parked, deferred, denied, cancelled
+    # parked    -> queued (approved), denied (refused or nobody answered), cancelled
+    # deferred  -> queued (due, or its pause is over), cancelled
+    # running   -> succeeded, failed, cancelled (stopped), queued (retry, abandon, reclaim), in_doubt (reclaim, cut)
     # in_doubt  -> queued, succeeded, failed (a person)
-    # succeeded, failed, denied: terminal
+    # succeeded, failed, denied, cancelled: terminal
     Column("state", Text, nullable=False),
     Column("attempt", Integer, nullable=False),  # the fencing number: admissions so far
     Column("idempotent", Boolean, nullable=False),
@@ -88,6 +91,7 @@ actions = Table(
     Column("org", Text),
     Column("risk", Text, nullable=False),
     Column("resource", Text),
+    Column("model", Text),
     Column("cost_micros", BigInteger, nullable=False),  # what an attempt holds
     Column("tokens", BigInteger, nullable=False),
     Column("correlation_id", Text, nullable=False),
@@ -97,6 +101,8 @@ actions = Table(
     Column("guidance", Text),
     Column("suggest", Text),  # JSON list
     Column("ticket_id", Text),  # the ticket that counts now
+    Column("grant_id", Text),  # the standing approval that an admission of it used
+    Column("switch_id", Text),  # the pause that it waits for the end of
     Column("lease_worker", Text),
     Column("lease_child", Text),
     Column("created_us", BigInteger, nullable=False),
@@ -117,7 +123,8 @@ actions = Table(
     CheckConstraint("(state = 'running') = (lease_worker IS NOT NULL)", name="lease_while_running"),
     CheckConstraint("state <> 'deferred' OR not_before_us IS NOT NULL", name="deferred_until"),
     CheckConstraint(
-        "delivered_us IS NULL OR state IN ('succeeded', 'failed', 'denied')", name="delivered_when_terminal"
+        "delivered_us IS NULL OR state IN ('succeeded', 'failed', 'denied', 'cancelled')",
+        name="delivered_when_terminal",
     ),
     CheckConstraint("state <> 'parked' OR ticket_id IS NOT NULL", name="parked_with_ticket"),
 )
@@ -137,23 +144,140 @@ tickets = Table(
     Column("id", Text, primary_key=True),
     Column("action_id", Text, ForeignKey("actions.id"), nullable=False, index=True),
     Column("digest", Text, nullable=False),
-    # pending  -> approved, denied, expired
+    # pending  -> approved, denied, expired, cancelled (with its action)
     # approved -> consumed (by the admission of its action)
     Column("state", Text, nullable=False),
     Column("rule", Text, nullable=False),
     Column("reason", Text, nullable=False),
+    # What an approval is bound to besides the digest, and who may give it at which level.
+    Column("policy_hash", Text, nullable=False),
+    Column("chain", Text, nullable=False),  # canonical JSON of governance.core.approvals.Chain
+    Column("chain_hash", Text, nullable=False),
+    Column("level", Integer, nullable=False),  # from 0
+    Column("votes", Text, nullable=False),  # JSON list: who approved so far
+    Column("step", Integer, nullable=False),  # events about it so far, the request included; guards every change
+    Column("told_step", Integer, nullable=False),  # the last of them that the webhook has heard of
     Column("requested_us", BigInteger, nullable=False),
-    Column("expires_us", BigInteger, nullable=False),
+    Column("due_us", BigInteger, nullable=False),  # the end of its level
+    Column("expires_us", BigInteger, nullable=False),  # the end of its last level
     Column("decided_us", BigInteger),
     Column("decided_by", Text),
     Column("decision_reason", Text),
     _one_of("state", TicketState),
     CheckConstraint("state = 'pending' OR decided_us IS NOT NULL", name="decision_dated"),
+    CheckConstraint("level >= 0 AND told_step <= step", name="steps_forward"),
+    CheckConstraint("due_us <= expires_us", name="due_in_time"),
 )
 # An approval that no longer fits (other arguments, another rule) stays as it is; the request that replaces it is new.
 _pending = text("state = 'pending'")
 Index("uq_tickets_asked", tickets.c.action_id, unique=True, postgresql_where=_pending, sqlite_where=_pending)
-Index("ix_tickets_pending", tickets.c.expires_us, postgresql_where=_pending, sqlite_where=_pending)
+Index("ix_tickets_pending", tickets.c.due_us, postgresql_where=_pending, sqlite_where=_pending)
+_untold = text("told_step < step")
+Index("ix_tickets_untold", tickets.c.id, postgresql_where=_untold, sqlite_where=_untold)
+
+# A standing approval: later actions like the approved one need no person while it lasts.
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("ticket_id", Text, ForeignKey("tickets.id"), nullable=False),  # the decision that gave it
+    Column("rule", Text, nullable=False),
+    Column("chain_hash", Text, nullable=False),
+    Column("action_name", Text, nullable=False),
+    Column("agent_id", Text),
+    Column("user", Text),
+    Column("session_id", Text),  # null: in any session
+    Column("resource", Text),  # a glob; null: any resource
+    Column("max_uses", Integer),
+    Column("uses", Integer, nullable=False),
+    Column("max_cost_micros", BigInteger),
+    Column("cost_micros", BigInteger, nullable=False),  # held under it so far
+    Column("until_us", BigInteger),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("revoked_us", BigInteger),
+    Column("revoked_by", Text),
+    Column("revoke_reason", Text),
+    CheckConstraint("session_id IS NOT NULL OR until_us IS NOT NULL", name="ends"),
+    CheckConstraint("uses >= 0 AND (max_uses IS NULL OR uses <= max_uses)", name="uses_bounded"),
+    CheckConstraint(
+        "cost_micros >= 0 AND (max_cost_micros IS NULL OR cost_micros <= max_cost_micros)", name="cost_bounded"
+    ),
+)
+_usable = text("revoked_us IS NULL")
+Index("ix_grants_usable", grants.c.rule, grants.c.action_name, postgresql_where=_usable, sqlite_where=_usable)
+
+# Engaged from `engaged_us` until `released_us`. Every engagement and release takes the next epoch, and an admission
+# writes only while the epoch is the one it decided at.
+switches = Table(
+    "switches",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("scope", Text, nullable=False),
+    Column("scope_id", Text, nullable=False),  # '*' for the system
+    Column("mode", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("grace_us", BigInteger, nullable=False),  # between the interrupt and the kill
+    Column("engaged_us", BigInteger, nullable=False),
+    Column("engaged_by", Text, nullable=False),
+    Column("released_us", BigInteger),
+    Column("released_by", Text),
+    Column("release_reason", Text),
+    Column("epoch", BigInteger, nullable=False, unique=True),  # of its last change
+    _one_of("scope", Scope),
+    _one_of("mode", Mode),
+    CheckConstraint("(released_us IS NULL) = (release_reason IS NULL)", name="release_with_reason"),
+)
+_engaged = text("released_us IS NULL")
+Index(
+    "uq_switches_engaged",
+    switches.c.scope,
+    switches.c.scope_id,
+    switches.c.mode,
+    unique=True,
+    postgresql_where=_engaged,
+    sqlite_where=_engaged,
+)
+
+# What proves who decides. The secret itself is shown once and never kept.
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("principal", Text, nullable=False),
+    Column("roles", Text, nullable=False),  # JSON list
+    Column("hash", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("created_by", Text, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+    Column("revoked_by", Text),
+)
+
+drills = Table(
+    "drills",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("session_id", Text, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("started_by", Text, nullable=False),
+    Column("finished_us", BigInteger),
+    Column("passed", Boolean),
+    Column("report", Text),  # JSON: steps, figures, threshold, evidence
+    CheckConstraint("(finished_us IS NULL) = (passed IS NULL)", name="finished_with_a_verdict"),
+)
+Index("ix_drills_kind_started_us", drills.c.kind, drills.c.started_us)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("id", Text, primary_key=True),  # says what it is about, so that the same finding alerts once
+    Column("kind", Text, nullable=False),
+    Column("payload", Text, nullable=False),  # canonical JSON
+    Column("at_us", BigInteger, nullable=False),
+    Column("told_us", BigInteger),  # the webhook has heard of it
+)
 
 accounts = Table(
     "accounts",

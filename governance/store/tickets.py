@@ -1,15 +1,23 @@
 """Reading tickets; they are written by the changes of their actions."""
 
-from sqlalchemy import RowMapping, select
+from dataclasses import dataclass
 
+from sqlalchemy import RowMapping, select, tuple_
+
+from governance.core.actions import State
+from governance.core.changes import ActionRef
 from governance.core.tickets import TicketState
 from governance.store.engine import Store
 from governance.store.schema import actions, tickets
 
+# What is over for a reason of its own; a cancelled ticket ended with its action.
+ANSWERED = (TicketState.APPROVED, TicketState.CONSUMED, TicketState.DENIED, TicketState.EXPIRED)
 _WITH_ACTION = select(
     tickets,
     actions.c.name.label("action_name"),
     actions.c.session_id,
+    actions.c.stream,
+    actions.c.model,
     actions.c.agent_id,
     actions.c.user,
     actions.c.team,
@@ -35,20 +43,62 @@ def find(store: Store, ticket_or_action_id: str) -> RowMapping | None:
         return connection.execute(query).mappings().first()
 
 
-def listing(store: Store, *, state: TicketState | None, limit: int) -> list[RowMapping]:
-    """Tickets for people, the one that expires first on top."""
+def listing(
+    store: Store, *, state: TicketState | None, limit: int, after: tuple[int, str] | None = None
+) -> list[RowMapping]:
+    """Tickets for people, the one that expires first on top; a page begins `after` (expires_us, id)."""
     query = _WITH_ACTION.order_by(tickets.c.expires_us, tickets.c.id).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(tickets.c.expires_us, tickets.c.id) > after)
     if state is not None:
         query = query.where(tickets.c.state == state)
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
 
 
-def overdue(store: Store, now_us: int, limit: int) -> list[tuple[str, str]]:
-    """(ticket, action) ids of pending tickets that nobody answered in time."""
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """A pending ticket whose level has had its time, and its parked action."""
+
+    id: str
+    ref: ActionRef
+    rule: str
+    chain: str
+    level: int
+    step: int
+    due_us: int
+    expires_us: int
+
+
+def overdue(store: Store, now_us: int, limit: int) -> list[Overdue]:
+    """The longest overdue first."""
     found = store.read(
-        """SELECT id, action_id FROM tickets WHERE state = 'pending' AND expires_us <= :now
-            ORDER BY expires_us, id LIMIT :limit""",
+        """SELECT t.id, a.id, a.session_id, a.state, a.attempt,
+                t.rule, t.chain, t.level, t.step, t.due_us, t.expires_us
+            FROM tickets t JOIN actions a ON a.id = t.action_id
+            WHERE t.state = 'pending' AND t.due_us <= :now AND a.state = 'parked'
+            ORDER BY t.due_us, t.id LIMIT :limit""",
         {"now": now_us, "limit": limit},
     )
-    return [(str(row[0]), str(row[1])) for row in found]
+    return [Overdue(row[0], ActionRef(row[1], row[2], State(row[3]), row[4]), *row[5:]) for row in found]
+
+
+def count_overdue(store: Store, now_us: int) -> int:
+    found = store.read("SELECT count(*) FROM tickets WHERE state = 'pending' AND due_us <= :now", {"now": now_us})
+    return int(found[0][0])
+
+
+def decided_like(store: Store, *, rule: str, action_name: str, except_id: str, limit: int) -> list[RowMapping]:
+    """Requests of the same rule and action name that were answered, or that nobody answered in time; latest first."""
+    query = (
+        _WITH_ACTION.where(
+            tickets.c.rule == rule,
+            actions.c.name == action_name,
+            tickets.c.id != except_id,
+            tickets.c.state.in_(ANSWERED),
+        )
+        .order_by(tickets.c.decided_us.desc(), tickets.c.id)
+        .limit(limit)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())

@@ -6,13 +6,16 @@ from governance.core.policy import Risk
 from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
 from governance.operations import audit, decide
 from governance.operations.admit import Admitted, Denied, Dropped, Ended, Parked
+from governance.operations.commanded import Decided
+from governance.operations.escalate import escalate_overdue
 from governance.operations.finish import AskedToRetry
 from governance.operations.recover import child_gone
-from tests.support.governed import LEASE, POLICY, Desk, ManualClock, make_governance, submission
+from governance.operations.resolve import resolve, revoked
+from tests.support.governed import ANN, BOB, LEASE, POLICY, Desk, ManualClock, make_governance, submission
 
 
-def approve(desk: Desk, ref: str, command_id: str | None = None, reason: str | None = "fine") -> decide.Decided:
-    return decide.approve(desk.gov, ref, by="user:ann", reason=reason, command_id=command_id)
+def approve(desk: Desk, ref: str, command_id: str | None = None, reason: str | None = "fine") -> Decided:
+    return decide.approve(desk.gov, ref, by=ANN, reason=reason, command_id=command_id)
 
 
 def ticket_states(desk: Desk) -> list[str]:
@@ -26,7 +29,7 @@ def test_an_approved_action_runs_and_its_ticket_is_consumed(desk: Desk) -> None:
     desk.finish(desk.admitted(made))
     assert ticket_states(desk) == ["consumed"]
     row = desk.gov.store.read("SELECT decided_by, decision_reason FROM tickets", {})[0]
-    assert tuple(row) == ("user:ann", "fine")
+    assert tuple(row) == ("principal:ann", "fine")
     assert audit.verify(desk.gov).problems == ()
 
 
@@ -49,7 +52,7 @@ def test_a_retry_with_other_arguments_needs_a_new_approval(desk: Desk) -> None:
 
 def test_a_denied_ticket_denies_its_action_with_the_persons_reason(desk: Desk) -> None:
     made = desk.submit(risk=Risk.HIGH)
-    decide.deny(desk.gov, made.action_id, by="user:ann", reason="customer is a fraud", command_id=None)
+    decide.deny(desk.gov, made.action_id, by=ANN, reason="customer is a fraud", command_id=None)
     told = desk.arrive(made)
     assert isinstance(told, Denied)
     assert (told.rule, told.reason) == ("ask", "customer is a fraud")
@@ -60,7 +63,7 @@ def test_a_decision_is_made_once(desk: Desk) -> None:
     made = desk.submit(risk=Risk.HIGH)
     approve(desk, made.action_id)
     with pytest.raises(StateConflict, match="is approved, so it cannot be denied"):
-        decide.deny(desk.gov, made.action_id, by="user:bob", reason="no", command_id=None)
+        decide.deny(desk.gov, made.action_id, by=BOB, reason="no", command_id=None)
 
 
 def test_a_repeated_decision_gets_the_first_answer(desk: Desk) -> None:
@@ -69,7 +72,7 @@ def test_a_repeated_decision_gets_the_first_answer(desk: Desk) -> None:
     again = approve(desk, made.action_id, "cmd-1")
     assert (again.action_id, again.state, again.repeated) == (first.action_id, first.state, True)
     with pytest.raises(CommandConflict, match="cmd-1"):
-        decide.deny(desk.gov, made.action_id, by="user:ann", reason="no", command_id="cmd-1")
+        decide.deny(desk.gov, made.action_id, by=ANN, reason="no", command_id="cmd-1")
 
 
 def test_nobody_answered_means_denied(desk: Desk) -> None:
@@ -77,12 +80,12 @@ def test_nobody_answered_means_denied(desk: Desk) -> None:
     clock = desk.gov.clock
     assert isinstance(clock, ManualClock)
     clock.pass_s(15 * 60 - 1)
-    assert decide.expire_overdue(desk.gov, "escalation") == []
+    assert escalate_overdue(desk.gov, "escalation").denied == []
     clock.pass_s(1)
     with pytest.raises(StateConflict, match="overdue"):
         approve(desk, made.action_id)
-    assert decide.expire_overdue(desk.gov, "escalation") == [made.action_id]
-    assert decide.expire_overdue(desk.gov, "escalation") == []
+    assert escalate_overdue(desk.gov, "escalation").denied == [made.action_id]
+    assert escalate_overdue(desk.gov, "escalation").denied == []
     told = desk.arrive(made)
     assert isinstance(told, Denied)
     assert told.reason == "nobody answered in time, so it is denied"
@@ -96,7 +99,7 @@ def test_every_overdue_ticket_expires_however_many_there_are(desk: Desk) -> None
     clock = desk.gov.clock
     assert isinstance(clock, ManualClock)
     clock.pass_s(16 * 60)
-    assert len(decide.expire_overdue(desk.gov, "escalation")) == 450
+    assert len(escalate_overdue(desk.gov, "escalation").denied) == 450
     assert desk.gov.store.read("SELECT count(*) FROM actions WHERE state = 'denied'", {})[0][0] == 450
 
 
@@ -111,10 +114,10 @@ def test_an_approval_waives_the_click_and_not_the_limits(desk: Desk) -> None:
 def test_an_answer_belongs_to_who_gave_it_and_a_refusal_has_a_reason(desk: Desk) -> None:
     made = desk.submit(risk=Risk.HIGH)
     with pytest.raises(InvalidOption, match="a sentence for whoever asked"):
-        decide.deny(desk.gov, made.action_id, by="user:ann", reason="  ", command_id=None)
+        decide.deny(desk.gov, made.action_id, by=ANN, reason="  ", command_id=None)
     approve(desk, made.action_id, "cmd-2")
     with pytest.raises(CommandConflict):
-        decide.approve(desk.gov, made.action_id, by="user:bob", reason="fine", command_id="cmd-2")
+        decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", command_id="cmd-2")
 
 
 def test_an_unknown_ticket_is_named(desk: Desk) -> None:
@@ -143,8 +146,8 @@ def test_an_approval_under_one_rule_does_not_satisfy_another(database_url: str) 
 def test_a_revoked_message_denies_what_has_not_started(desk: Desk) -> None:
     queued, asked, runs = desk.submit(), desk.submit(risk=Risk.HIGH), desk.submit()
     desk.admitted(runs)
-    revoked = [decide.revoked(desk.gov, made.action_id, "worker:w") for made in (queued, asked, runs)]
-    assert revoked == [True, True, False]
+    given_up = [revoked(desk.gov, made.action_id, "worker:w") for made in (queued, asked, runs)]
+    assert given_up == [True, True, False]
     assert [desk.state(made) for made in (queued, asked, runs)] == ["denied", "denied", "running"]
     assert ticket_states(desk) == ["denied"]
     assert isinstance(desk.arrive(queued), Dropped)
@@ -166,14 +169,14 @@ def in_doubt(desk: Desk) -> str:
 def test_a_person_resolves_what_is_in_doubt(desk: Desk, outcome: str, state: str, told: type) -> None:
     action_id = in_doubt(desk)
     assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 500, "held": 0}
-    decided = decide.resolve(desk.gov, action_id, outcome=outcome, by="user:ann", reason="I looked", command_id=None)
+    decided = resolve(desk.gov, action_id, outcome=outcome, by=ANN, reason="I looked", command_id=None)
     assert decided.state == state
     assert isinstance(desk.arrive(submission(action_id=action_id)), told)
     with pytest.raises(StateConflict, match="only an action in doubt"):
-        decide.resolve(desk.gov, action_id, outcome=outcome, by="user:ann", reason="I looked", command_id=None)
+        resolve(desk.gov, action_id, outcome=outcome, by=ANN, reason="I looked", command_id=None)
     assert audit.verify(desk.gov).problems == ()
 
 
 def test_a_resolution_is_one_of_three(desk: Desk) -> None:
     with pytest.raises(InvalidOption, match="succeeded, failed or retry"):
-        decide.resolve(desk.gov, in_doubt(desk), outcome="maybe", by="u", reason="r", command_id=None)
+        resolve(desk.gov, in_doubt(desk), outcome="maybe", by=ANN, reason="r", command_id=None)

@@ -1,17 +1,143 @@
 """Migrations: the same schema as the tables say, whoever runs them, however many at once."""
 
+import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
-from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
+from governance.core.approvals import one_level
+from governance.core.instants import SECOND_US
+from governance.errors import SchemaMismatch, SettingsInvalid, StateConflict, StoreUnavailable
 from governance.store import guards, migrate
 from governance.store.engine import Store
 from governance.store.schema import metadata
+
+NOW_US = 1_800_000_000 * SECOND_US
+SHORT_US = 900 * SECOND_US
+LONG_US = 3600 * SECOND_US
+
+
+def _session(session_id: str, start_us: int, policy_hash: str) -> dict[str, Any]:
+    return {
+        "id": session_id,
+        "stream": "default",
+        "window_start_us": start_us,
+        "window_end_us": start_us + LONG_US,
+        "policy_hash": policy_hash,
+        "opened_us": start_us,
+    }
+
+
+def _action(action_id: str, session_id: str, **changes: Any) -> dict[str, Any]:
+    same = {
+        "name": "mail.send",
+        "stream": "default",
+        "attempt": 0,
+        "idempotent": True,
+        "direct": False,
+        "user": "ann",
+        "risk": "high",
+        "cost_micros": 4_000,
+        "tokens": 0,
+        "correlation_id": "k",
+        "message": "{}",
+        "created_us": NOW_US,
+        "publish_count": 1,
+    }
+    named = {"id": action_id, "command_id": f"c-{action_id}", "digest": f"d-{action_id}", "session_id": session_id}
+    return same | named | changes
+
+
+def _ticket(ticket_id: str, action_id: str, within_us: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "id": ticket_id,
+        "action_id": action_id,
+        "digest": f"d-{action_id}",
+        "state": "pending",
+        "rule": "ask",
+        "reason": "a person decides",
+        "requested_us": NOW_US,
+        "expires_us": NOW_US + within_us,
+        **changes,
+    }
+
+
+_DECIDED = {"decided_us": NOW_US + 1, "decided_by": "bob", "decision_reason": "fine"}
+# Rows of revision 0001, in an order in which they can be written.
+FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
+    "policies": [
+        {"hash": "p-old", "source": "{}", "created_us": NOW_US},
+        {"hash": "p-new", "source": "[]", "created_us": NOW_US},
+    ],
+    "sessions": [_session("default@0", 0, "p-old"), _session("default@1", LONG_US, "p-new")],
+    "actions": [
+        _action("parked", "default@1", state="parked", ticket_id="t-pending"),
+        _action("released", "default@1", state="queued", ticket_id="t-approved"),
+        _action("done", "default@0", state="succeeded", attempt=1, ticket_id="t-consumed", delivered_us=NOW_US + 3),
+        _action("busy", "default@1", state="running", attempt=1, lease_worker="w", lease_child="c"),
+    ],
+    "tickets": [
+        _ticket("t-pending", "parked", SHORT_US),
+        _ticket("t-approved", "released", LONG_US, state="approved", **_DECIDED),
+        _ticket("t-consumed", "done", SHORT_US, state="consumed", **_DECIDED),
+        _ticket("t-expired", "parked", SHORT_US, state="expired", decided_us=NOW_US - 1),
+    ],
+    "accounts": [
+        {
+            "id": "stream:default:0:cost_micros",
+            "scope": "stream",
+            "scope_id": "default",
+            "unit": "cost_micros",
+            "window_start_us": 0,
+            "window_end_us": LONG_US,
+            "limit_amount": 1_000_000,
+            "posted": 4_000,
+            "held": 0,
+        }
+    ],
+    "entries": [
+        {
+            "account_id": "stream:default:0:cost_micros",
+            "action_id": "done",
+            "attempt": 1,
+            "kind": kind,
+            "held_delta": held,
+            "posted_delta": posted,
+            "at_us": NOW_US,
+        }
+        for kind, held, posted in (("hold", 4_000, 0), ("post", -4_000, 4_000))
+    ],
+    "events": [
+        {"session_id": "default@0", "kind": kind, "actor": "w", "at_us": NOW_US, "payload": "{}", **seal}
+        for kind, seal in (("session.opened", {"seq": 1, "hash": "h"}), ("action.succeeded", {"action_id": "done"}))
+    ],
+}
+# What revision 0002 adds to actions is null; what it adds to each ticket:
+ADDED: Mapping[str, dict[str, Any]] = {
+    ticket_id: {
+        "policy_hash": policy_hash,
+        "chain": one_level(within_us).text,
+        "chain_hash": one_level(within_us).hash,
+        "level": 0,
+        "votes": "[]",
+        "step": step,
+        "told_step": step,
+        "due_us": NOW_US + within_us,
+    }
+    for ticket_id, policy_hash, within_us, step in (
+        ("t-pending", "p-new", SHORT_US, 1),
+        ("t-approved", "p-new", LONG_US, 2),
+        ("t-consumed", "p-old", SHORT_US, 2),
+        ("t-expired", "p-new", SHORT_US, 2),
+    )
+}
 
 
 @pytest.fixture
@@ -21,8 +147,33 @@ def store(database_url: str) -> Iterator[Store]:
     store.close()
 
 
+@pytest.fixture
+def older(store: Store) -> Store:
+    """A database that revision 0001 made and worked with."""
+    assert migrate.upgrade(store, "0001") == "0001"
+    with store.transaction() as connection:
+        for table, rows in FIRST_ROWS.items():
+            for row in rows:
+                connection.execute(text(_insert(table, row)), row)
+    return store
+
+
+def _insert(table: str, row: Mapping[str, Any]) -> str:
+    columns = ", ".join(f'"{column}"' for column in row)
+    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join(f':{column}' for column in row)})"
+
+
+def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
+    """Every row of the tables of FIRST_ROWS."""
+    with store.statement() as connection:
+        return {
+            table: [dict(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1")).mappings()]
+            for table in FIRST_ROWS
+        }
+
+
 def catalog(store: Store) -> set[tuple[str, ...]]:
-    """Every table, column, constraint and index as the database itself describes it."""
+    """Every table, column, constraint, index, trigger and function as the database itself describes it."""
     if not store.is_postgresql:
         rows = store.run("SELECT type, name, tbl_name, sql FROM sqlite_master WHERE sql IS NOT NULL", {})
         return {(str(r[0]), str(r[1]), str(r[2]), _definition(str(r[3]))) for r in rows if r[2] != "alembic_version"}
@@ -33,7 +184,9 @@ def catalog(store: Store) -> set[tuple[str, ...]]:
                 FROM pg_constraint WHERE connamespace = 'public'::regnamespace
             UNION ALL SELECT 'index', tablename, indexname, indexdef, '', '' FROM pg_indexes WHERE schemaname = 'public'
             UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid), '', ''
-                FROM pg_trigger WHERE NOT tgisinternal""",
+                FROM pg_trigger WHERE NOT tgisinternal
+            UNION ALL SELECT 'function', pg_get_functiondef(oid), proname, '', '', ''
+                FROM pg_proc WHERE pronamespace = 'public'::regnamespace""",
         {},
     )
     return {tuple(map(str, row)) for row in described if row[1] != "alembic_version"}
@@ -47,9 +200,11 @@ def _definition(sql: str) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
+@pytest.mark.parametrize("start", ["store", "older"])
 def test_migrations_make_the_schema_that_the_tables_describe(
-    store: Store, tmp_path: Path, request: pytest.FixtureRequest
+    store: Store, start: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    request.getfixturevalue(start)
     migrate.upgrade(store)
     migrated = catalog(store)
     if store.is_postgresql:
@@ -61,19 +216,116 @@ def test_migrations_make_the_schema_that_the_tables_describe(
         request.addfinalizer(described.close)
     with described.transaction() as connection:
         metadata.create_all(connection)
-        for statement in guards.POSTGRESQL if store.is_postgresql else guards.SQLITE:
+        for statement in (*guards.POSTGRESQL, guards.SWITCH_EPOCH) if store.is_postgresql else guards.SQLITE:
             connection.execute(text(statement))
     assert migrated == catalog(described)
     assert len(migrated) > 20
 
 
 def test_a_database_that_was_never_migrated_is_refused(store: Store) -> None:
-    with pytest.raises(SchemaMismatch, match=r"has no schema, this release needs revision 0001: run `acp db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=r"has no schema, this release needs revision 0002: run `acp db upgrade`"):
         migrate.check(store)
     assert migrate.upgrade(store) == migrate.check(store)
 
 
-def test_eight_processes_may_upgrade_at_once(database_url: str, store: Store) -> None:
+def test_an_upgrade_keeps_every_row_and_fills_the_new_columns(older: Store) -> None:
+    expected = contents(older)
+    assert {table: len(rows) for table, rows in expected.items()} == {t: len(rows) for t, rows in FIRST_ROWS.items()}
+    expected["actions"] = [{**row, "model": None, "grant_id": None, "switch_id": None} for row in expected["actions"]]
+    expected["tickets"] = [{**row, **ADDED[row["id"]]} for row in expected["tickets"]]
+    assert migrate.upgrade(older) == "0002"
+    assert contents(older) == expected
+
+
+def test_the_chain_of_an_older_ticket_is_the_text_that_its_hash_was_made_of(older: Store) -> None:
+    migrate.upgrade(older)
+    found = older.run("SELECT chain FROM tickets WHERE id = 't-pending'", {})
+    assert found[0][0] == (
+        '{"approvals":1,"levels":[{"roles":[],"within_us":900000000}],"requester_may_approve":false}'
+    )
+
+
+def test_a_second_upgrade_does_nothing(older: Store) -> None:
+    migrate.upgrade(older)
+    before = catalog(older), contents(older)
+    assert migrate.upgrade(older) == migrate.upgrade(older, "0001") == migrate.check(older) == "0002"
+    assert (catalog(older), contents(older)) == before
+
+
+def test_an_upgraded_database_still_defends_itself(older: Store) -> None:
+    migrate.upgrade(older)
+    before = contents(older)
+    for statement in (
+        "UPDATE events SET payload = '[]'",
+        "UPDATE events SET hash = 'x' WHERE seq IS NOT NULL",
+        "DELETE FROM events",
+        "UPDATE entries SET held_delta = 0",
+        "DELETE FROM entries",
+    ):
+        with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
+            older.run(statement, {})
+    added = ADDED["t-pending"]
+    decided = _ticket("t", "done", SHORT_US, state="approved", **_DECIDED, **added)
+    for table, row, refused in (
+        ("tickets", {**decided, "action_id": "nobody"}, "foreign key"),
+        ("actions", _action("a", "nowhere", state="queued"), "foreign key"),
+        ("actions", _action("done", "default@0", state="queued"), "unique"),
+        ("actions", _action("a", "default@0", state="asleep"), "check"),
+        ("actions", _action("a", "default@0", state="running"), "check"),
+        ("tickets", _ticket("t", "parked", SHORT_US, **added), "unique"),
+        ("tickets", {**decided, "told_step": 2}, "check"),
+        ("tickets", {**decided, "chain": None}, "not.null"),
+    ):
+        with pytest.raises((psycopg.IntegrityError, sqlite3.IntegrityError), match=f"(?i){refused}"):
+            older.run(_insert(table, row), row)
+    with pytest.raises((psycopg.IntegrityError, sqlite3.IntegrityError), match=r"(?i)foreign key"):
+        older.run("DELETE FROM actions WHERE id = 'busy' OR id = 'parked'", {})
+    assert contents(older) == before
+    older.run(_insert("tickets", decided), decided)
+    older.run("UPDATE actions SET state = 'cancelled', delivered_us = 1 WHERE id = 'parked'", {})
+
+
+def test_an_upgrade_that_fails_at_its_end_leaves_the_database_as_it_was(older: Store) -> None:
+    older.run("CREATE TABLE alerts (id integer)", {})
+    before = catalog(older), contents(older)
+    with pytest.raises((StoreUnavailable, DBAPIError), match="alerts"):
+        migrate.upgrade(older)
+    assert (catalog(older), contents(older)) == before
+    assert checks_foreign_keys(older)
+    older.run("DROP TABLE alerts", {})
+    assert migrate.upgrade(older) == "0002"
+    assert checks_foreign_keys(older)
+
+
+def checks_foreign_keys(store: Store) -> bool:
+    """Whether the connections that the pool lends, one that an upgrade used among them, refuse a dangling row."""
+    entry = {**FIRST_ROWS["entries"][0], "account_id": "nobody's", "attempt": 2}
+    try:
+        store.run(_insert("entries", entry), entry)
+    except (psycopg.IntegrityError, sqlite3.IntegrityError):
+        return True
+    return False
+
+
+def test_an_upgrade_refuses_rows_that_refer_to_nothing(sqlite_url: str, request: pytest.FixtureRequest) -> None:
+    store = Store(sqlite_url)
+    request.addfinalizer(store.close)
+    migrate.upgrade(store, "0001")
+    with store.reshaping() as connection:
+        lost = _action("a", "nowhere", state="queued")
+        connection.execute(text(_insert("actions", lost)), lost)
+    before = catalog(store), contents(store)
+    with pytest.raises(StateConflict, match=r"is incomplete \(1 of actions without their sessions\)"):
+        migrate.upgrade(store)
+    assert (catalog(store), contents(store)) == before
+    assert checks_foreign_keys(store)
+
+
+@pytest.mark.parametrize("start", ["store", "older"])
+def test_eight_processes_may_upgrade_at_once(
+    database_url: str, store: Store, start: str, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(start)
     program = (
         "import sys; from governance.store.engine import Store; from governance.store import migrate;"
         "store = Store(sys.argv[1]); sys.stdin.readline(); migrate.upgrade(store); store.close()"

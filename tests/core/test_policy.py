@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from governance.core.approvals import one_level
 from governance.core.plans import Limits, OnExhausted, StreamPlan
 from governance.core.policy import (
     NO_RULE,
     ActionFacts,
     Allow,
     Applies,
-    ApprovalTerms,
     ConditionError,
     ConditionResult,
     Deny,
@@ -85,7 +85,7 @@ def rule(name: str, effect: Effect, match: Match | None = None, condition: Condi
         condition=condition,
         effect=effect,
         reason=f"because of {name}",
-        approval=ApprovalTerms(900_000_000) if effect is Effect.APPROVAL else None,
+        approval=one_level(900_000_000) if effect is Effect.APPROVAL else None,
         guidance="do that instead" if effect is Effect.STEER else None,
         suggest=("case.reply",) if effect is Effect.STEER else (),
     )
@@ -100,7 +100,7 @@ def policy(*rules: Rule) -> Policy:
     [
         (Effect.ALLOW, Allow("r", "because of r")),
         (Effect.STEER, Steer("r", "because of r", "do that instead", ("case.reply",))),
-        (Effect.APPROVAL, Park("r", "because of r", 900_000_000)),
+        (Effect.APPROVAL, Park("r", "because of r", one_level(900_000_000))),
         (Effect.DENY, Deny("r", "because of r")),
     ],
 )
@@ -167,7 +167,7 @@ def test_an_explanation_says_what_became_of_every_rule() -> None:
         ),
         FACTS,
     )
-    assert explanation.verdict == Park("decides", "because of decides", 900_000_000)
+    assert explanation.verdict == Park("decides", "because of decides", one_level(900_000_000))
     told = [(found.rule.id, found.outcome, found.condition, found.decided) for found in explanation.findings]
     assert told == [
         ("mail", Mismatched("action"), ConditionResult.NOT_EVALUATED, False),

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from governance.core.rules import ActionFacts, ApprovalTerms, Effect, Match, Risk, Rule
+from governance.core.approvals import one_level
+from governance.core.rules import ActionFacts, Effect, Match, Risk, Rule
 
 FACTS = ActionFacts(
     name="case.refund",
@@ -91,7 +92,7 @@ def test_a_rule_has_the_terms_of_its_effect_and_no_other() -> None:
     with pytest.raises(ValueError, match="approval"):
         Rule("r", Match(), None, Effect.APPROVAL, "why")
     with pytest.raises(ValueError, match="approval"):
-        Rule("r", Match(), None, Effect.ALLOW, "why", approval=ApprovalTerms(1))
+        Rule("r", Match(), None, Effect.ALLOW, "why", approval=one_level(1))
     with pytest.raises(ValueError, match="guidance"):
         Rule("r", Match(), None, Effect.STEER, "why")
     with pytest.raises(ValueError, match="guidance"):

@@ -72,7 +72,8 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     decide = (
         "import sys; from tests.support.shop import app; from acp_tasks import bootstrap;"
         "from acp_tasks.publish import deliver; from governance.operations import decide;"
-        f"decide.approve(bootstrap.governance(), '{asked.id}', by='u', reason=None, command_id=None);"
+        "from tests.support.governed import ANN;"
+        f"decide.approve(bootstrap.governance(), '{asked.id}', by=ANN, reason='fine');"
         f"deliver(app, bootstrap.governance(), '{asked.id}')"
     )
     elsewhere(shop, decide, **(fault if point in IN_DECIDER else {}))

@@ -19,7 +19,7 @@ from governance.operations import audit, decide
 from governance.operations.context import Governance
 from governance.store import migrate
 from governance.store.engine import Store
-from tests.support.governed import policy_file
+from tests.support.governed import ANN, policy_file
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -73,11 +73,11 @@ class Shop:
         return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
 
     def approve(self, action_id: str) -> None:
-        decide.approve(self.gov, action_id, by="user:ann", reason=None, command_id=None)
+        decide.approve(self.gov, action_id, by=ANN, reason="fine")
         deliver(self.tasks.app, self.gov, action_id)
 
     def deny(self, action_id: str, reason: str = "no") -> None:
-        decide.deny(self.gov, action_id, by="user:ann", reason=reason, command_id=None)
+        decide.deny(self.gov, action_id, by=ANN, reason=reason)
         deliver(self.tasks.app, self.gov, action_id)
 
     def state(self, action_id: str) -> str | None:

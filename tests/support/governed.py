@@ -10,6 +10,7 @@ from governance.core.actions import Lease, Submission
 from governance.core.instants import SECOND_US
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
+from governance.core.principals import Principal
 from governance.operations.admit import Admission, Admitted, Arrival, admit
 from governance.operations.context import Governance, Limits
 from governance.operations.finish import Finish, Finished, Outcome, Succeeded, finish
@@ -31,6 +32,8 @@ rules:
   - {id: no-bulk, match: {action: mail.bulk}, effect: steer, guidance: "Answer the case.", suggest: [case.reply]}
 """
 LEASE = Lease("worker-1", "child-1")
+ANN = Principal("ann", frozenset({"approver", "operator"}))
+BOB = Principal("bob", frozenset({"approver"}))
 
 
 @dataclass

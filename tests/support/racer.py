@@ -14,7 +14,7 @@ from governance.core.ledger import Usage
 from governance.errors import StateConflict
 from governance.operations import decide
 from governance.operations.admit import Admitted, Denied
-from tests.support.governed import Desk, make_governance, submission
+from tests.support.governed import ANN, Desk, make_governance, submission
 
 
 def spend(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
@@ -74,9 +74,9 @@ def decisions(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     for action_id in ids:
         try:
             if rng.random() < 0.5:
-                decide.approve(desk.gov, action_id, by="racer", reason=None, command_id=None)
+                decide.approve(desk.gov, action_id, by=ANN, reason="fine", command_id=None)
             else:
-                decide.deny(desk.gov, action_id, by="racer", reason="no", command_id=None)
+                decide.deny(desk.gov, action_id, by=ANN, reason="no", command_id=None)
             seen["won"] += 1
         except StateConflict:
             seen["lost"] += 1

@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,3 +195,46 @@ def not_json() -> object:
 def noted(request: Any, error: Any, traceback: Any) -> None:
     """An errback: Celery calls it with the failed task's request."""
     effect(os.environ["SHOP_FOLDER"], f"errback {request.id} {type(error).__name__}")
+
+
+@app.task(name="s.cooperates", risk="low", idempotent=False)
+def cooperates(folder: str) -> str:
+    """Asks whether to stop, and cleans up."""
+    run = current_run()
+    effect(folder, f"started {run.action_id}")
+    deadline_s = time.monotonic() + 60
+    while not run.should_stop() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    effect(folder, f"cleaned {run.action_id}")
+    return "partial"
+
+
+@app.task(name="s.sleeps", risk="low", idempotent=True)
+def sleeps(folder: str) -> None:
+    effect(folder, f"started {current_run().action_id}")
+    time.sleep(60)
+
+
+@app.task(name="s.sleeps_once", risk="low", idempotent=False)
+def sleeps_once(folder: str) -> None:
+    effect(folder, f"started {current_run().action_id}")
+    time.sleep(60)
+
+
+@app.task(name="s.stubborn", risk="low", idempotent=False)
+def stubborn(folder: str) -> None:
+    """Takes every exception for somebody else's, and leaves a subprocess running."""
+    process = subprocess.Popen(["sleep", "60"])
+    effect(folder, f"started {current_run().action_id} {process.pid}")
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        with suppress(Exception):
+            time.sleep(0.05)
+
+
+@app.task(name="s.starts", risk="low", idempotent=True)
+def starts(folder: str) -> None:
+    """Leaves a subprocess running when it is stopped."""
+    process = subprocess.Popen(["sleep", "60"])
+    effect(folder, f"started {current_run().action_id} {process.pid}")
+    time.sleep(60)

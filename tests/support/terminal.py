@@ -4,11 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.governed import policy_file
+from tests.support.governed import POLICY, policy_file
 
 ROOT = Path(__file__).parents[2]
 NO_BROKER = "redis://:hush@127.0.0.1:1/0"
@@ -40,37 +40,64 @@ class Ran:
 
 @dataclass(frozen=True)
 class Terminal:
-    """Runs `acp` in a folder of its own."""
+    """Runs `acp` in a folder of its own; as `root`, once that is enrolled, unless it is told who else types."""
 
     folder: Path
+    policy: str = POLICY
+    tokens: dict[str, str] = field(default_factory=dict)
 
     @property
     def database(self) -> Path:
         return self.folder / "cli.db"
 
-    def acp(self, *args: str, **env: str) -> Ran:
-        return self.run(["-m", "acp_tasks.cli", *args], env)
+    def enroll(self, name: str, *roles: str, **env: str) -> None:
+        """Has `root`, or nobody if it is the first, make a token for `name`, which then types with `by=name`."""
+        options = [word for role in roles for word in ("--role", role)]
+        made = self.acp("tokens", "create", name, *options, "--json", **env)
+        assert made.code == 0, made.err
+        self.tokens[name] = made.json["token"]
+
+    def acp(self, *args: str, by: str = "root", **env: str) -> Ran:
+        return self.run(["-m", "acp_tasks.cli", *args], env, by=by)
 
     def celery(self, *args: str) -> Ran:
         return self.run(["-c", UNDER_CELERY, *args], {})
 
-    def run(self, args: list[str], env: dict[str, str]) -> Ran:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACP_")}
+    def run(self, args: list[str], env: dict[str, str], *, by: str = "root") -> Ran:
         done = subprocess.run(
             [sys.executable, *args],
             cwd=self.folder,
-            env={
-                **inherited,
-                "PYTHONPATH": str(ROOT),
-                "ACP_DATABASE_URL": f"sqlite:///{self.database}",
-                "ACP_STATE_DIR": str(self.folder / "state"),
-                "ACP_BROKER_URL": NO_BROKER,
-                "ACP_POLICY": str(policy_file(self.folder)),
-                **env,
-            },
+            env=self._environment(by, env),
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             timeout=60,
         )
         assert "Traceback" not in done.stderr, done.stderr
         return Ran(done.returncode, done.stdout, done.stderr)
+
+    def start(self, *args: str, stdout: int = subprocess.PIPE, **env: str) -> "subprocess.Popen[str]":
+        """A command that goes on until it is interrupted; whoever starts it ends it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "acp_tasks.cli", *args],
+            cwd=self.folder,
+            env=self._environment("root", env),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def _environment(self, by: str, env: dict[str, str]) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("ACP_")}
+        token = {"ACP_TOKEN": self.tokens[by]} if by in self.tokens else {}
+        return {
+            **inherited,
+            "PYTHONPATH": str(ROOT),
+            "ACP_DATABASE_URL": f"sqlite:///{self.database}",
+            "ACP_STATE_DIR": str(self.folder / "state"),
+            "ACP_BROKER_URL": NO_BROKER,
+            "ACP_POLICY": str(policy_file(self.folder, self.policy)),
+            **token,
+            **env,
+        }

@@ -26,6 +26,7 @@ def terminal(tmp_path: Path) -> Terminal:
 @pytest.fixture
 def desk(terminal: Terminal) -> Iterator[Desk]:
     gov = make_governance(f"sqlite:///{terminal.database}", clock=SystemClock())
+    terminal.enroll("root", "admin")
     yield Desk(gov)
     gov.store.close()
 
@@ -88,16 +89,7 @@ def test_an_approval_outlives_a_broker_that_is_away(terminal: Terminal, desk: De
     assert repeated["decisions"][0]["repeated"] is True
     assert terminal.acp("approvals", "list", "--json").json == {"approvals": []}
     decided = terminal.acp("approvals", "list", "--all", "--json").json["approvals"]
-    assert decided[0]["decided_by"].startswith("user:")
-
-
-def test_several_are_decided_in_order_and_each_is_reported(terminal: Terminal, desk: Desk) -> None:
-    first, second = refund(desk), refund(desk)
-    ran = terminal.acp("approvals", "deny", first.action_id, "nobody", second.action_id, "--reason", "no", "--json")
-    assert ran.code == 1
-    assert [decision["action_id"] for decision in ran.json["decisions"]] == [first.action_id, second.action_id]
-    assert [(error["id"], error["error"]) for error in ran.json["errors"]] == [("nobody", "NotFound")]
-    assert (desk.state(first), desk.state(second)) == ("denied", "denied")
+    assert decided[0]["decided_by"] == "principal:root"
 
 
 def test_an_action_in_doubt_is_resolved(terminal: Terminal, desk: Desk) -> None:
@@ -106,7 +98,8 @@ def test_an_action_in_doubt_is_resolved(terminal: Terminal, desk: Desk) -> None:
     assert (bad.code, bad.json["error"]) == (2, "InvalidOption")
     good = terminal.acp("actions", "resolve", made.action_id, "--as", "succeeded", "--reason", "seen", "--json")
     assert good.code == 0
-    assert good.json == {"action_id": made.action_id, "state": "succeeded", "repeated": False, "published": False}
+    assert (good.json["action_id"], good.json["state"]) == (made.action_id, "succeeded")
+    assert (good.json["repeated"], good.json["published"]) == (False, False)
     again = terminal.acp("actions", "resolve", made.action_id, "--as", "failed", "--reason", "x")
     assert again.code == 1
     assert "only an action in doubt is resolved" in again.err
@@ -117,8 +110,6 @@ def test_a_command_id_with_other_content_is_a_conflict(terminal: Terminal, desk:
     assert terminal.acp("approvals", "deny", made.action_id, "--reason", "no", "--command-id", "d1").code == 0
     other = terminal.acp("approvals", "deny", made.action_id, "--reason", "other", "--command-id", "d1", "--json")
     assert (other.code, other.json["error"]) == (2, "CommandConflict")
-    several = terminal.acp("approvals", "approve", "a", "b", "--command-id", "d2")
-    assert several.code == 2
 
 
 @pytest.mark.parametrize(
@@ -262,7 +253,7 @@ def test_it_is_a_command_of_celery_and_publishes_with_its_app(terminal: Terminal
         'broker="filesystem://", set_as_current=False)\n'
         'app.conf.broker_transport_options = {"data_folder_in": ".", "data_folder_out": ".", "control_folder": "."}\n'
     )
-    ran = terminal.celery("-A", "theirs", "acp", "approvals", "approve", made.action_id, "--json")
+    ran = terminal.celery("-A", "theirs", "acp", "approvals", "approve", made.action_id, "--reason", "ok", "--json")
     assert ran.code == 0, ran.err
     assert ran.json["decisions"][0]["published"] is True
     assert [made.action_id in path.read_text() for path in terminal.folder.glob("*.msg")] == [True]
@@ -285,11 +276,12 @@ def test_everything_reads_from_postgresql_and_publishes(
     assert terminal.acp("db", "upgrade", **ready).code == 0
     gov = make_governance(postgres_url, clock=SystemClock())
     try:
+        terminal.enroll("root", "admin", **ready)
         desk = Desk(gov)
         desk.finish(desk.admitted(desk.submit()), usage=Usage(600, 7))
         made = refund(desk)
         heartbeat.register(gov, "celery@here#1", 4711)
-        approved = terminal.acp("approvals", "approve", made.action_id, "--json", **ready)
+        approved = terminal.acp("approvals", "approve", made.action_id, "--reason", "ok", "--json", **ready)
         assert approved.json["decisions"][0]["published"] is True, approved.err
         shown = terminal.acp("actions", "show", made.action_id, "--json", **ready).json
         assert shown["ticket"]["state"] == "approved"

@@ -1,0 +1,129 @@
+"""The worker's side of a kill switch: finds what it runs in the scope of one, nudges those bodies, and kills the
+children of those that do not end within the grace.
+
+A thread looks at the switches whenever the fleet says that one was engaged, and with every heartbeat: a worker that
+missed the word stops, too. While something is being stopped it looks again and again.
+"""
+
+import os
+import threading
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from celery.worker.control import control_command
+
+from acp_tasks import bootstrap, interrupt, offspring
+from acp_tasks.interrupt import Nudge
+from acp_tasks.request import children_of
+from acp_tasks.run import Halt
+from governance.core.switches import Switch
+from governance.errors import StoreUnavailable
+from governance.operations.context import Governance
+from governance.operations.switches import RunningAction, to_stop
+
+log = structlog.get_logger(__name__)
+
+COMMAND: Final = "acp_halt"
+# A body that usually asks by itself has this long to ask once more; then it is interrupted like any other.
+_PATIENCE_S: Final = 0.2
+_LOOK_AGAIN_S: Final = 0.1
+
+
+class Halting:
+    """Watches the switches for one worker until it is stopped."""
+
+    def __init__(self, worker_id: str) -> None:
+        self.worker_id = worker_id
+        self._wake = threading.Event()
+        self._ended = False
+        # When each attempt was nudged first, and how often, by (action, attempt).
+        self._nudged: dict[tuple[str, int], list[int]] = {}
+        self._thread = threading.Thread(target=self._run, name="acp-halting", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._ended = True
+        self._wake.set()
+        self._thread.join(timeout=5)
+
+    def wake(self) -> None:
+        """Look at the switches now."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        wait_s = 0.0
+        while not self._ended:
+            self._wake.wait(wait_s)
+            self._wake.clear()
+            gov = bootstrap.governance()
+            wait_s = gov.limits.heartbeat_s
+            try:
+                if self._halt(gov):
+                    wait_s = _LOOK_AGAIN_S
+            except StoreUnavailable as problem:
+                log.warning("switches not read", worker=self.worker_id, problem=str(problem))
+            except Exception as problem:
+                log.error("halting failed", worker=self.worker_id, problem=repr(problem))
+
+    def _halt(self, gov: Governance) -> bool:
+        """One look; whether something is still to be stopped."""
+        found = to_stop(gov, self.worker_id)
+        now_us = gov.clock.now_us()
+        by_child: dict[str, list[tuple[RunningAction, Switch]]] = {}
+        for run, switch in found:
+            by_child.setdefault(run.child, []).append((run, switch))
+        children = {str(pid) for pid in (*children_of(os.getpid()), os.getpid())}
+        for child, runs in by_child.items():
+            if child not in children:
+                # A thread cannot be interrupted, it can only ask; a child that is gone is recovery's.
+                continue
+            if child != str(os.getpid()) and any(now_us >= switch.engaged_us + switch.grace_us for _, switch in runs):
+                log.warning("killed after its grace", worker=self.worker_id, child=child, action=runs[0][0].action_id)
+                offspring.kill_group(int(child))
+                continue
+            nudges = [nudge for run, switch in runs if (nudge := self._due(run, switch, now_us, gov)) is not None]
+            if nudges:
+                with suppress(ProcessLookupError):
+                    interrupt.nudge(int(child), nudges)
+        gone = self._nudged.keys() - {(run.action_id, run.attempt) for run, _ in found}
+        for key in gone:
+            del self._nudged[key]
+        return bool(found)
+
+    def _due(self, run: RunningAction, switch: Switch, now_us: int, gov: Governance) -> Nudge | None:
+        """The nudge that this attempt is to get now, if any: a first one, then a final one every little while."""
+        key = (run.action_id, run.attempt)
+        before = self._nudged.get(key)
+        if before is not None and now_us - before[0] < gov.clock.span_us(_PATIENCE_S):
+            return None
+        self._nudged[key] = [now_us]
+        return Nudge(run.action_id, run.attempt, Halt(switch.rule, switch.reason), final=before is not None)
+
+
+_halting: Halting | None = None
+
+
+def start_halting(worker_id: str) -> None:
+    """Starts this worker's watch over the switches."""
+    global _halting
+    _halting = Halting(worker_id)
+    _halting.start()
+
+
+def stop_halting() -> None:
+    global _halting
+    if _halting is not None:
+        _halting.stop()
+        _halting = None
+
+
+@control_command(name=COMMAND)
+def acp_halt(_state: Any) -> dict[str, Any]:
+    """Look at the kill switches now."""
+    if _halting is None:
+        return {"error": "this worker has no governed tasks"}
+    _halting.wake()
+    return {"ok": _halting.worker_id}

@@ -1,0 +1,82 @@
+"""Stopping a body that runs: the worker says which action is to stop, in a file, and nudges its pool child.
+
+The signal alone says nothing about whom it is meant for: by the time it arrives, the child may run another action, or
+none. So the child looks for its own action in the file, and anything else goes on undisturbed.
+"""
+
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from celery.exceptions import SoftTimeLimitExceeded
+
+from acp_tasks import bootstrap
+from acp_tasks.run import Halt, find_run
+
+SIGNAL: Final = signal.SIGUSR2
+# A body that asked `should_stop()` this recently is left to ask again, until it is nudged for the second time.
+_ATTENTIVE_S: Final = 0.5
+
+
+class ActionStopped(SoftTimeLimitExceeded):
+    """Raised inside a body that a kill switch stops; like a soft time limit it leaves time to clean up, no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nudge:
+    """One attempt that is to stop. `final`: it was nudged before and runs on."""
+
+    action_id: str
+    attempt: int
+    halt: Halt
+    final: bool
+
+
+def listen() -> None:
+    """Called in a pool child, in its main thread, before it runs anything."""
+    signal.signal(SIGNAL, _on_signal)
+
+
+def nudge(child_pid: int, nudges: list[Nudge]) -> None:
+    """Has the pool child stop these attempts, if it still runs them. Raises ProcessLookupError, OSError."""
+    path = _path(child_pid)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    aside.write_text(
+        json.dumps([[one.action_id, one.attempt, one.halt.rule, one.halt.reason, one.final] for one in nudges])
+    )
+    aside.rename(path)
+    os.kill(child_pid, SIGNAL)
+
+
+def forget(child_pid: int) -> None:
+    """The child has stopped, or is gone."""
+    _path(child_pid).unlink(missing_ok=True)
+
+
+def _on_signal(_signum: int, _frame: FrameType | None) -> None:
+    run = find_run()
+    if run is None:
+        return
+    try:
+        nudges = json.loads(_path(os.getpid()).read_text())
+    except (OSError, ValueError):
+        return
+    for action_id, attempt, rule, reason, final in nudges:
+        if (action_id, attempt) == (run.action_id, run.attempt):
+            run.halt = Halt(rule, reason)
+            if run.told:
+                # It knows, and cleans up; what is left to it is the grace.
+                return
+            if final or time.monotonic() - run.asked_s > _ATTENTIVE_S:
+                run.cut = True
+                raise ActionStopped(f"{rule}: {reason}")
+
+
+def _path(child_pid: int) -> Path:
+    return bootstrap.parts().settings.state_dir / "stops" / f"{child_pid}.json"

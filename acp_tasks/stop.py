@@ -1,0 +1,168 @@
+"""Engaging a kill switch on a fleet and seeing it through: the row, the word to the workers, what waited, what ran.
+
+The row alone stops everything in the end; the word only makes it quick. The report says what was seen, worker by worker
+and action by action, with the time from the engagement to each end.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from celery import Celery
+
+from acp_tasks.bootstrap import DIRECT
+from acp_tasks.halting import COMMAND
+from acp_tasks.publish import BROKER_ERRORS, publish
+from governance.core.principals import Principal
+from governance.core.switches import Mode, Scope, Switch
+from governance.operations import relay
+from governance.operations.context import Governance
+from governance.operations.reports import list_workers
+from governance.operations.switches import (
+    GRACE_S,
+    AttemptEnd,
+    RunningAction,
+    cancel_waiting,
+    end_of,
+    engage,
+    running_in,
+)
+
+log = structlog.get_logger(__name__)
+
+_REPLY_S: Final = 1.0
+_POLL_S: Final = 0.02
+_BATCH: Final = 500
+# After the grace a child is killed, and its death has to reach the store.
+_AFTER_GRACE_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an attempt that ran in scope ended, and how long after the engagement; None: it runs on."""
+
+    action_id: str
+    name: str
+    worker_id: str
+    state: str
+    after_ms: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopReport:
+    """What became of a stop."""
+
+    switch_id: str
+    rule: str
+    mode: Mode
+    engaged_us: int
+    repeated: bool
+    acknowledged: tuple[str, ...]
+    silent: tuple[str, ...]
+    cancelled: int
+    ended: tuple[Ended, ...]
+
+    @property
+    def running(self) -> int:
+        """How many attempts ran in scope when the switch was engaged."""
+        return len(self.ended)
+
+    @property
+    def still_running(self) -> int:
+        return sum(1 for one in self.ended if one.after_ms is None)
+
+    @property
+    def last_stop_ms(self) -> float | None:
+        """From the engagement to the last end; None when nothing ran, or something still does."""
+        spans = [one.after_ms for one in self.ended if one.after_ms is not None]
+        return max(spans) if spans and not self.still_running else None
+
+
+def stop(
+    app: Celery,
+    gov: Governance,
+    scope: Scope,
+    scope_id: str,
+    *,
+    mode: Mode,
+    reason: str,
+    by: Principal,
+    grace_s: float = GRACE_S,
+    wait: bool = True,
+    said: Callable[[str], None] = lambda _: None,
+) -> StopReport:
+    """Engages the switch and, with `wait`, returns when everything in scope has stopped or had its grace.
+
+    Raises InvalidOption, NotAllowed, StoreUnavailable; the workers' answers and the broker are not needed.
+    """
+    engaged = engage(gov, scope, scope_id, mode=mode, reason=reason, by=by, grace_s=grace_s)
+    switch = engaged.switch
+    said(f"engaged {switch.rule}: from here on nothing in scope starts")
+    if mode is Mode.PAUSE:
+        return StopReport(switch.id, switch.rule, mode, switch.engaged_us, engaged.repeated, (), (), 0, ())
+    running = running_in(gov, switch)
+    alive = pool_workers(gov)
+    acknowledged = halt(app, len(alive))
+    cancelled = cancel_waiting(gov, switch, by.actor)
+    _tell(app, gov)
+    ended = _wait(gov, switch, running, grace_s + _AFTER_GRACE_S if wait else 0.0)
+    silent = tuple(sorted(set(alive) - set(acknowledged)))
+    return StopReport(
+        switch.id,
+        switch.rule,
+        mode,
+        switch.engaged_us,
+        engaged.repeated,
+        tuple(sorted(acknowledged)),
+        silent,
+        len(cancelled),
+        ended,
+    )
+
+
+def halt(app: Celery, workers: int) -> list[str]:
+    """Has every worker look at the switches now; the ids of those that answered in time."""
+    try:
+        answers: list[dict[str, Any]] = (
+            app.control.broadcast(COMMAND, reply=True, timeout=_REPLY_S, limit=workers or None) or []
+        )
+    except BROKER_ERRORS as problem:
+        log.warning("workers not told: they look by themselves with their next heartbeat", problem=str(problem))
+        return []
+    return [answer["ok"] for one in answers for answer in one.values() if "ok" in answer]
+
+
+def pool_workers(gov: Governance) -> list[str]:
+    """The ids of the live workers; a process that runs an action by itself is none."""
+    alive = list_workers(gov, silent_s_max=gov.limits.lease_s)
+    return [worker.id for worker in alive if worker.alive and not worker.id.startswith(DIRECT)]
+
+
+def _tell(app: Celery, gov: Governance) -> None:
+    """Tells the callers of what was cancelled while no message of it was on its way; the relay tells the rest."""
+    while outgoing := relay.unpublished(gov, _BATCH):
+        published = sum(publish(app, gov, message) for message in outgoing)
+        if published < len(outgoing):
+            return
+
+
+def _wait(gov: Governance, switch: Switch, running: list[RunningAction], seconds: float) -> tuple[Ended, ...]:
+    deadline_s = time.monotonic() + seconds
+    ends: dict[str, AttemptEnd] = {}
+    while True:
+        for run in running:
+            if run.action_id not in ends and (end := end_of(gov, run)) is not None:
+                ends[run.action_id] = end
+        if len(ends) == len(running) or time.monotonic() >= deadline_s:
+            break
+        time.sleep(_POLL_S)
+    return tuple(_ended(gov, switch, run, ends.get(run.action_id)) for run in running)
+
+
+def _ended(gov: Governance, switch: Switch, run: RunningAction, end: AttemptEnd | None) -> Ended:
+    if end is None:
+        return Ended(run.action_id, run.name, run.worker_id, "running", None)
+    after_ms = gov.clock.real_s(end.at_us - switch.engaged_us) * 1000
+    return Ended(run.action_id, run.name, run.worker_id, end.state, round(after_ms, 1))

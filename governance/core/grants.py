@@ -1,0 +1,81 @@
+"""Grants: standing approvals. Later actions like the approved one need no person while it lasts, and are counted.
+
+A grant is about one rule in one version of its chain, one action name, and whoever asked for the approved action. Its
+bounds are cumulative, and zero means zero.
+"""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A grant as read from the store; None is unbounded. It has an end: a session's, or `until_us`."""
+
+    id: str
+    rule: str
+    chain_hash: str
+    action_name: str
+    agent_id: str | None
+    user: str | None
+    session_id: str | None
+    resource: str | None
+    max_uses: int | None
+    uses: int
+    max_cost_micros: int | None
+    cost_micros: int
+    until_us: int | None
+
+    def covers(self, wanted: "Wanted") -> bool:
+        return (
+            (self.rule, self.chain_hash, self.action_name) == (wanted.rule, wanted.chain_hash, wanted.action_name)
+            and (self.agent_id, self.user) == (wanted.agent_id, wanted.user)
+            and self.session_id in (None, wanted.session_id)
+            and (self.resource is None or (wanted.resource is not None and fnmatchcase(wanted.resource, self.resource)))
+            and (self.until_us is None or wanted.now_us < self.until_us)
+            and (self.max_uses is None or self.uses + wanted.uses <= self.max_uses)
+            and (self.max_cost_micros is None or self.cost_micros + wanted.cost_micros <= self.max_cost_micros)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an attempt asks of a grant. `uses` is 0 when an earlier attempt of the same action used it already."""
+
+    rule: str
+    chain_hash: str
+    action_name: str
+    agent_id: str | None
+    user: str | None
+    session_id: str
+    resource: str | None
+    uses: int
+    cost_micros: int
+    now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class UseGrant:
+    """What an admission takes from a grant; the store takes it only while the bounds allow."""
+
+    id: str
+    uses: int
+    cost_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGrant:
+    """The grant that a decision gives."""
+
+    id: str
+    ticket_id: str
+    rule: str
+    chain_hash: str
+    action_name: str
+    agent_id: str | None
+    user: str | None
+    session_id: str | None
+    resource: str | None
+    max_uses: int | None
+    max_cost_micros: int | None
+    until_us: int | None

@@ -1,0 +1,162 @@
+"""The brief of a request: everything a person needs to decide it, from the store. Nothing here changes anything."""
+
+import json
+from collections.abc import Iterator
+
+from sqlalchemy import RowMapping
+
+from governance.core.actions import State
+from governance.core.approvals import parse_chain, parse_votes
+from governance.core.briefs import (
+    AskedOf,
+    Brief,
+    BudgetEffect,
+    EarlierDecision,
+    Edited,
+    RecentAction,
+    What,
+    Who,
+    Why,
+    decision_of,
+    summary_of,
+    what_follows,
+)
+from governance.core.ledger import Unit, estimate
+from governance.core.tickets import TicketState
+from governance.errors import NotFound
+from governance.operations.context import Governance
+from governance.store import actions, events, ledger, sessions, tickets
+
+_RECENT = 5
+# An admission is still to come: what it would hold is not in the budgets yet.
+_WAITING = (State.QUEUED, State.PARKED, State.DEFERRED)
+# What an approval writes; a body's own events have kinds and payloads of its choice.
+_APPROVALS = ("ticket.voted", "action.released")
+
+
+def brief(gov: Governance, ref: str) -> Brief:
+    """The brief of the ticket with this id, else of the latest ticket of the action with this id. Raises NotFound."""
+    row = tickets.find(gov.store, ref)
+    if row is None:
+        raise NotFound("ticket", ref, "acp approvals list shows the open ones")
+    now_us = gov.clock.now_us()
+    charged_to, budgets = _budgets(gov, row, now_us)
+    return Brief(
+        ticket=_asked_of(row, now_us),
+        what=_what(gov, row),
+        why=Why(row["rule"], row["reason"]),
+        who=Who(
+            row["agent_id"],
+            row["user"],
+            row["team"],
+            row["org"],
+            row["session_id"],
+            row["stream"],
+            row["correlation_id"],
+        ),
+        risk=row["risk"],
+        model=row["model"],
+        cost_micros=row["cost_micros"],
+        tokens=row["tokens"],
+        charged_to=charged_to,
+        budgets=budgets,
+        recent=_recent(gov, row),
+        earlier=_earlier(gov, row),
+    )
+
+
+def _asked_of(row: RowMapping, now_us: int) -> AskedOf:
+    chain, state = parse_chain(row["chain"]), TicketState(row["state"])
+    return AskedOf(
+        id=row["id"],
+        state=state,
+        level=row["level"],
+        levels=len(chain.levels),
+        roles=chain.roles_at(row["level"]),
+        votes=parse_votes(row["votes"]),
+        wanted=chain.approvals,
+        requester_may_approve=chain.requester_may_approve,
+        requested_us=row["requested_us"],
+        due_us=row["due_us"],
+        expires_us=row["expires_us"],
+        then=what_follows(
+            state,
+            chain,
+            row["level"],
+            due_us=row["due_us"],
+            expires_us=row["expires_us"],
+            decided_us=row["decided_us"],
+            now_us=now_us,
+        ),
+        decided_us=row["decided_us"],
+        decided_by=row["decided_by"],
+        decision_reason=row["decision_reason"],
+    )
+
+
+def _what(gov: Governance, row: RowMapping) -> What:
+    args, kwargs = json.loads(row["message"])["arguments"]
+    return What(
+        summary=summary_of(row["action_name"], row["resource"], args, kwargs),
+        action_id=row["action_id"],
+        action_name=row["action_name"],
+        action_state=State(row["action_state"]),
+        resource=row["resource"],
+        arguments={"args": args, "kwargs": kwargs},
+        digest=row["digest"],
+        edits=tuple(_edits(gov, row["action_id"])),
+    )
+
+
+def _edits(gov: Governance, action_id: str) -> Iterator[Edited]:
+    for event in events.of_action(gov.store, action_id):
+        before = json.loads(event.payload).get("digest_before") if event.kind in _APPROVALS else None
+        if before is not None:
+            yield Edited(event.actor, event.at_us, before)
+
+
+def _budgets(gov: Governance, row: RowMapping, now_us: int) -> tuple[str | None, tuple[BudgetEffect, ...]]:
+    if row["action_state"] not in _WAITING:
+        return None, ()
+    session = sessions.at(gov.store, row["stream"], now_us)
+    if session is None:
+        return None, ()
+    amounts = estimate(row["cost_micros"], row["tokens"])
+    found = ledger.listing(gov.store, session_id=session.id, now_us=now_us)
+    return session.id, tuple(_effect(account, amounts[Unit(account["unit"])]) for account in found)
+
+
+def _effect(account: RowMapping, amount: int) -> BudgetEffect:
+    before = account["posted"] + account["held"]
+    return BudgetEffect(
+        account_id=account["id"],
+        unit=Unit(account["unit"]),
+        before=before,
+        after=before + amount,
+        limit_amount=account["limit_amount"],
+        resets_us=account["window_end_us"],
+    )
+
+
+def _recent(gov: Governance, row: RowMapping) -> tuple[RecentAction, ...]:
+    if row["agent_id"] is None:
+        return ()
+    found = actions.of_agent(gov.store, row["agent_id"], except_id=row["action_id"], limit=_RECENT)
+    return tuple(RecentAction(a["id"], a["name"], State(a["state"]), a["resource"], a["created_us"]) for a in found)
+
+
+def _earlier(gov: Governance, row: RowMapping) -> tuple[EarlierDecision, ...]:
+    found = tickets.decided_like(
+        gov.store, rule=row["rule"], action_name=row["action_name"], except_id=row["id"], limit=_RECENT
+    )
+    return tuple(
+        EarlierDecision(
+            ticket_id=ticket["id"],
+            action_id=ticket["action_id"],
+            decision=decision_of(TicketState(ticket["state"])),
+            by=ticket["decided_by"],
+            reason=ticket["decision_reason"],
+            decided_us=ticket["decided_us"],
+        )
+        for ticket in found
+    )

@@ -1,0 +1,70 @@
+"""What the fleet is doing now, in one look: switches, actions by state, overdue requests, workers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from governance.core.switches import Mode, Scope, Switch
+from governance.operations.context import Governance
+from governance.operations.reports import list_workers
+from governance.store import actions, switches, tickets
+
+_SHOWN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchLine:
+    """A kill switch as people see it."""
+
+    id: str
+    rule: str
+    scope: Scope
+    scope_id: str
+    mode: Mode
+    reason: str
+    engaged_us: int
+    engaged_by: str
+    released_us: int | None
+    released_by: str | None
+    release_reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`actions` counts by state; `overdue` counts requests that the escalation sweep has not reached yet."""
+
+    switches: tuple[SwitchLine, ...]
+    actions: Mapping[str, int]
+    overdue: int
+    workers: tuple[str, ...]
+
+
+def status(gov: Governance, *, everything: bool) -> Status:
+    """With `everything` also the switches that were released, the latest first."""
+    workers = [worker.id for worker in list_workers(gov, silent_s_max=gov.limits.lease_s) if worker.alive]
+    lines = []
+    for row in switches.listing(gov.store, everything=everything, limit=_SHOWN):
+        scope = Scope(row["scope"])
+        switch = Switch(
+            row["id"], scope, row["scope_id"], Mode(row["mode"]), row["reason"], row["grace_us"], row["engaged_us"]
+        )
+        lines.append(
+            SwitchLine(
+                id=switch.id,
+                rule=switch.rule,
+                scope=scope,
+                scope_id=switch.scope_id,
+                mode=switch.mode,
+                reason=switch.reason,
+                engaged_us=switch.engaged_us,
+                engaged_by=row["engaged_by"],
+                released_us=row["released_us"],
+                released_by=row["released_by"],
+                release_reason=row["release_reason"],
+            )
+        )
+    return Status(
+        switches=tuple(lines),
+        actions=actions.counts_by_state(gov.store),
+        overdue=tickets.count_overdue(gov.store, gov.clock.now_us()),
+        workers=tuple(sorted(workers)),
+    )

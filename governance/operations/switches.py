@@ -1,0 +1,260 @@
+"""The kill switch in use: engage, cancel what waits, release, and resume what was paused.
+
+The row is the truth. An admission decides at an epoch and is written only at the same one, so that from the commit of
+a switch on nothing in its scope starts, whatever was told to whom. Everything after that commit only clears up.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from governance.core.actions import State
+from governance.core.changes import Author, Change
+from governance.core.events import Event
+from governance.core.principals import Principal
+from governance.core.switches import EVERYTHING, Board, Mode, Scope, Subject, Switch, stopping
+from governance.core.tickets import MoveTicket, TicketState
+from governance.core.transitions import cancelled, released
+from governance.errors import InvalidOption, NotFound, StateConflict
+from governance.operations.context import CONTROL_STREAM, Governance
+from governance.operations.principals import require
+from governance.operations.sessions import in_force
+from governance.store import actions, events, switches
+from governance.store import sessions as store_sessions
+from governance.store.actions import ActionRow
+from governance.store.changes import apply_each
+
+GRACE_S: Final = 10.0
+_BATCH: Final = 500
+_WAITING: Final = (State.QUEUED, State.PARKED, State.DEFERRED)
+
+
+@dataclass(frozen=True, slots=True)
+class Engaged:
+    """An engaged switch; `repeated` when it was engaged before, and then with its first reason and grace."""
+
+    switch: Switch
+    repeated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAction:
+    """An attempt that a switch has to stop."""
+
+    action_id: str
+    attempt: int
+    name: str
+    worker_id: str
+    child: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnd:
+    """The state that an attempt left its action in, and when."""
+
+    state: State
+    at_us: int
+
+
+def engage(
+    gov: Governance,
+    scope: Scope,
+    scope_id: str,
+    *,
+    mode: Mode,
+    reason: str,
+    by: Principal,
+    grace_s: float = GRACE_S,
+) -> Engaged:
+    """Stops (`kill`) or holds up (`pause`) everything in scope, from the moment this returns.
+
+    Engaging again answers with the first engagement. Raises InvalidOption, NotAllowed, StoreUnavailable.
+    """
+    require(by, "operator")
+    if not reason.strip():
+        raise InvalidOption("reason", reason, "a sentence for the trail and for whoever meets the switch")
+    if not scope_id or (scope is Scope.SYSTEM) != (scope_id == EVERYTHING):
+        raise InvalidOption(str(scope), scope_id, "the id of what is to be stopped")
+    if not 0 <= grace_s <= 3600:
+        raise InvalidOption("grace", grace_s, "0 to 3600 seconds")
+    return _engage(gov, scope, scope_id, mode, reason, by.actor, grace_s)
+
+
+def engage_by_budget(gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str) -> Engaged:
+    """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope."""
+    return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S)
+
+
+def release(gov: Governance, switch_id: str, *, reason: str, by: Principal) -> list[str]:
+    """Lets work in scope start again; the ids of what was paused and is queued now, to be published.
+
+    What was cancelled stays cancelled. Raises NotFound, StateConflict, InvalidOption, NotAllowed.
+    """
+    require(by, "operator")
+    if not reason.strip():
+        raise InvalidOption("reason", reason, "a sentence for the trail: why it is safe again")
+    found = switches.find(gov.store, switch_id)
+    if found is None:
+        raise NotFound("switch", switch_id, "acp status shows the engaged ones")
+    now_us = gov.clock.now_us()
+    event = _event(gov, "switch.released", by.actor, now_us, Scope(found["scope"]), found["scope_id"])
+    event = _with(event, switch=switch_id, mode=found["mode"], reason=reason)
+    if not switches.release(gov.store, switch_id, by=by.actor, reason=reason, at_us=now_us, event=event):
+        raise StateConflict("switch", switch_id, "released", "released again", "acp status --all shows by whom")
+    return resume(gov, by.actor)
+
+
+def engaged_in(gov: Governance, scope: Scope, scope_id: str) -> list[str]:
+    """The ids of the engaged switches of exactly this scope."""
+    return [row["id"] for row in switches.engaged_in(gov.store, scope, scope_id)]
+
+
+def board_now(gov: Governance) -> Board:
+    return board_at(gov, switches.epoch(gov.store))
+
+
+def board_at(gov: Governance, epoch: int) -> Board:
+    """The board of `epoch`, or of a later one."""
+    if not gov.boards or gov.boards[0].epoch != epoch:
+        gov.boards[:] = [switches.board(gov.store)]
+    return gov.boards[0]
+
+
+def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
+    """What of an action a switch looks at; `session_id` is the session it would run in."""
+    return Subject(
+        action_id=action.ref.id,
+        name=action.name,
+        model=action.model,
+        sessions=frozenset({action.ref.session_id, session_id or action.ref.session_id}),
+        stream=action.stream,
+        agent_id=action.agent_id,
+        user=action.user,
+        team=action.team,
+        org=action.org,
+    )
+
+
+def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:
+    """Every attempt in scope that runs now."""
+    where, values = switches.in_scope(switch.scope, switch.scope_id)
+    found = actions.running_where(gov.store, where, values)
+    return [
+        RunningAction(
+            action.ref.id, action.ref.attempt, action.name, action.lease_worker or "", action.lease_child or ""
+        )
+        for action in found
+        if switch.covers(subject_of(action))
+    ]
+
+
+def end_of(gov: Governance, run: RunningAction) -> AttemptEnd | None:
+    """How an attempt ended; None while it runs."""
+    found = events.end_of_attempt(gov.store, run.action_id, run.attempt)
+    return AttemptEnd(*found) if found is not None else None
+
+
+def to_stop(gov: Governance, worker_id: str) -> list[tuple[RunningAction, Switch]]:
+    """The attempts that one worker runs and a kill switch covers."""
+    board = board_now(gov)
+    if not any(switch.mode is Mode.KILL for switch in board.engaged):
+        return []
+    found = []
+    for action in actions.leases_of(gov.store, worker_id):
+        switch = stopping(board.engaged, subject_of(action))
+        if switch is not None and switch.mode is Mode.KILL:
+            run = RunningAction(action.ref.id, action.ref.attempt, action.name, worker_id, action.lease_child or "")
+            found.append((run, switch))
+    return found
+
+
+def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
+    """Cancels everything in scope that waits (queued, parked, deferred), to the end; the ids."""
+    if switch.mode is not Mode.KILL:
+        return []
+    where, values = switches.in_scope(switch.scope, switch.scope_id)
+    done: list[str] = []
+    after = ""
+    while page := actions.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
+        after = page[-1].ref.id
+        done += _each(
+            gov,
+            (action for action in page if switch.covers(subject_of(action))),
+            lambda action: _cancellation(gov, action, switch, actor),
+        )
+    return done
+
+
+def resume(gov: Governance, actor: str) -> list[str]:
+    """Queues what waits for the end of a pause that is over; the ids, to be published."""
+    done: list[str] = []
+    while page := actions.paused_by_released(gov.store, _BATCH):
+        moved = _each(
+            gov, page, lambda action: released(action.ref, Author(actor, gov.clock.now_us()), cause="resumed")
+        )
+        done += moved
+        if not moved:
+            break
+    return done
+
+
+def sweep(gov: Governance, actor: str) -> tuple[int, list[str]]:
+    """What an engagement or a release that was cut short left to do, and what came into scope since.
+
+    Returns how many were cancelled, and the ids that were resumed, to be published.
+    """
+    kills = [switch for switch in board_now(gov).engaged if switch.mode is Mode.KILL]
+    cancelled_count = sum(len(cancel_waiting(gov, switch, actor)) for switch in kills)
+    return cancelled_count, resume(gov, actor)
+
+
+def _engage(
+    gov: Governance, scope: Scope, scope_id: str, mode: Mode, reason: str, actor: str, grace_s: float
+) -> Engaged:
+    now_us = gov.clock.now_us()
+    switch = Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
+    event = _event(gov, "switch.engaged", actor, now_us, scope, scope_id)
+    event = _with(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
+    engaged_id = switches.engage(gov.store, switch, by=actor, event=event)
+    if engaged_id == switch.id:
+        return Engaged(switch, repeated=False)
+    first = switches.find(gov.store, engaged_id)
+    assert first is not None, "a switch is never deleted"
+    known = Switch(engaged_id, scope, scope_id, mode, first["reason"], first["grace_us"], first["engaged_us"])
+    return Engaged(known, repeated=True)
+
+
+def _event(gov: Governance, kind: str, actor: str, now_us: int, scope: Scope, scope_id: str) -> Event:
+    """In the trail of the session it is about, else in that of the fleet's own session."""
+    known = scope is Scope.SESSION and store_sessions.find(gov.store, scope_id) is not None
+    session_id = scope_id if known else in_force(gov, CONTROL_STREAM, now_us).session.id
+    return Event(session_id, kind, actor, now_us, payload={"scope": str(scope), "scope_id": scope_id})
+
+
+def _with(event: Event, **more: object) -> Event:
+    return Event(event.session_id, event.kind, event.actor, event.at_us, payload={**event.payload, **more})
+
+
+def _each(gov: Governance, found: Iterable[ActionRow], change: Callable[[ActionRow], Change]) -> list[str]:
+    changes = [change(action) for action in found]
+    return [made.expected.id for made, applied in zip(changes, apply_each(gov.store, changes), strict=True) if applied]
+
+
+def _cancellation(gov: Governance, action: ActionRow, switch: Switch, actor: str) -> Change:
+    now_us = gov.clock.now_us()
+    ticket = action.ticket
+    due = action.not_before_us is None or action.not_before_us <= now_us
+    move = (
+        MoveTicket(
+            ticket.id,
+            ticket.step,
+            TicketState.PENDING,
+            TicketState.CANCELLED,
+            now_us,
+            actor,
+            f"cancelled: {switch.rule}",
+        )
+        if ticket is not None and ticket.state is TicketState.PENDING
+        else None
+    )
+    return cancelled(action.ref, Author(actor, now_us), rule=switch.rule, reason=switch.reason, ticket=move, due=due)

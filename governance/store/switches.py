@@ -1,0 +1,125 @@
+"""Kill switches: engaging and releasing them, each in an epoch of its own, and the board of those that are engaged."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, RowMapping, select, text
+
+from governance.core.events import Event
+from governance.core.switches import Board, Mode, Scope, Switch
+from governance.store.engine import Store, rows
+from governance.store.events import append_in
+from governance.store.guards import SWITCH_LOCK
+from governance.store.schema import switches
+
+
+def board(store: Store) -> Board:
+    """Every engaged switch and the epoch, as one statement saw them."""
+    found = store.read(
+        """SELECT s.epoch, e.id, e.scope, e.scope_id, e.mode, e.reason, e.grace_us, e.engaged_us
+            FROM (SELECT coalesce(max(epoch), 0) AS epoch FROM switches) s
+            LEFT JOIN switches e ON e.released_us IS NULL ORDER BY e.engaged_us, e.id""",
+        {},
+    )
+    engaged = tuple(Switch(row[1], Scope(row[2]), row[3], Mode(row[4]), *row[5:]) for row in found if row[1])
+    return Board(int(found[0][0]), engaged)
+
+
+def epoch(store: Store) -> int:
+    return int(store.read("SELECT coalesce(max(epoch), 0) FROM switches", {})[0][0])
+
+
+def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
+    """Engages `switch` and writes `event`, unless its scope is engaged in this mode; the id of the engaged one.
+
+    When this returns, whatever started before has been committed, and nothing in scope starts any more.
+    """
+    with store.transaction() as connection:
+        _exclude_admissions(store, connection)
+        already = rows(
+            connection,
+            "SELECT id FROM switches WHERE scope = :scope AND scope_id = :id AND mode = :mode AND released_us IS NULL",
+            {"scope": switch.scope, "id": switch.scope_id, "mode": switch.mode},
+        )
+        if already:
+            return str(already[0][0])
+        rows(
+            connection,
+            """INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
+                VALUES (:id, :scope, :scope_id, :mode, :reason, :grace, :at, :by,
+                    (SELECT coalesce(max(epoch), 0) + 1 FROM switches))""",
+            {
+                "id": switch.id,
+                "scope": switch.scope,
+                "scope_id": switch.scope_id,
+                "mode": switch.mode,
+                "reason": switch.reason,
+                "grace": switch.grace_us,
+                "at": switch.engaged_us,
+                "by": by,
+            },
+        )
+        append_in(connection, event)
+    return switch.id
+
+
+def release(store: Store, switch_id: str, *, by: str, reason: str, at_us: int, event: Event) -> bool:
+    """False when it is not engaged any more."""
+    with store.transaction() as connection:
+        _exclude_admissions(store, connection)
+        released = rows(
+            connection,
+            """UPDATE switches SET released_us = :at, released_by = :by, release_reason = :reason,
+                    epoch = (SELECT max(epoch) + 1 FROM switches)
+                WHERE id = :id AND released_us IS NULL RETURNING id""",
+            {"id": switch_id, "at": at_us, "by": by, "reason": reason},
+        )
+        if released:
+            append_in(connection, event)
+    return bool(released)
+
+
+def find(store: Store, switch_id: str) -> RowMapping | None:
+    with store.statement() as connection:
+        return connection.execute(select(switches).where(switches.c.id == switch_id)).mappings().first()
+
+
+def engaged_in(store: Store, scope: Scope, scope_id: str) -> list[RowMapping]:
+    """The engaged switches of exactly this scope, in either mode."""
+    query = select(switches).where(
+        switches.c.scope == scope, switches.c.scope_id == scope_id, switches.c.released_us.is_(None)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def listing(store: Store, *, everything: bool, limit: int) -> list[RowMapping]:
+    """Switches for people, the latest first."""
+    query = select(switches).order_by(switches.c.engaged_us.desc(), switches.c.id).limit(limit)
+    if not everything:
+        query = query.where(switches.c.released_us.is_(None))
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def in_scope(scope: Scope, scope_id: str) -> tuple[str, Mapping[str, Any]]:
+    """The condition on `actions a` that says which actions a switch covers, with its values.
+
+    The scopes name and model are globs, which SQL has in two dialects: their actions are picked by `Switch.covers`.
+    """
+    column = {
+        Scope.ACTION: "id",
+        Scope.SESSION: "session_id",
+        Scope.STREAM: "stream",
+        Scope.AGENT: "agent_id",
+        Scope.USER: "user",
+        Scope.TEAM: "team",
+        Scope.ORG: "org",
+    }.get(scope)
+    return ("1 = 1", {}) if column is None else (f'a."{column}" = :scope_id', {"scope_id": scope_id})
+
+
+def _exclude_admissions(store: Store, connection: Connection) -> None:
+    """Waits for the admissions under way and holds off others until the commit; SQLite does so by itself."""
+    if store.is_postgresql:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SWITCH_LOCK})
