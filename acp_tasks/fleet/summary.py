@@ -123,7 +123,7 @@ class Summary:
         )
         where = output.cell(str(self.environment_file))
         if self.keeps_database:
-            click.echo(f"to decide:  . {where} && acp approvals approve {self.card.tickets[0].id}")
+            click.echo(f"to decide:  . {where} && acp approvals approve {self.card.tickets[0].id} --reason '...'")
             click.echo("The next run of this state directory carries out what was approved.")
         else:
             click.echo("Their database ended with this run: decide while a run is at work, or use --db URL.")

@@ -162,7 +162,9 @@ def test_each_effect_is_in_the_outbox_once(shipped: tuple[Place, Ended]) -> None
 def test_a_second_run_carries_out_what_was_approved_and_repeats_nothing(shipped: tuple[Place, Ended]) -> None:
     place, first = shipped
     ticket = first.json["tickets"][0]
-    approved = place.acp("approvals", "approve", ticket["id"], "--json", environment=place.environment())
+    approved = place.acp(
+        "approvals", "approve", ticket["id"], "--reason", "checked", "--json", environment=place.environment()
+    )
     assert approved.code == 0, approved.err
     assert approved.json["decisions"][0]["published"] is False
     second = place.acp("run", "--json")

@@ -1,11 +1,16 @@
-"""A shop with one worker and beat, on each database, shared by the tests that do not break it."""
+"""A shop with one worker and beat, on each database, shared by the tests that do not break it; and a command line."""
 
 import itertools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from governance.clock import SystemClock
+from tests.support.asking import TWO_LEADS
 from tests.support.fleet import Shop
+from tests.support.governed import Desk, make_governance
+from tests.support.terminal import Terminal
 
 _numbers = itertools.count()
 
@@ -27,3 +32,18 @@ def shop(
         yield shop
     finally:
         shop.close()
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Terminal:
+    """A command line in a folder of its own, under a policy in which two people let money leave."""
+    return Terminal(tmp_path, policy=TWO_LEADS)
+
+
+@pytest.fixture
+def desk(terminal: Terminal) -> Iterator[Desk]:
+    """What the command line looks at; `root` may type."""
+    gov = make_governance(f"sqlite:///{terminal.database}", clock=SystemClock(), policy=terminal.policy)
+    terminal.enroll("root", "admin")
+    yield Desk(gov)
+    gov.store.close()
