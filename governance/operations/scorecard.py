@@ -1,21 +1,17 @@
 """How a set of actions is doing, and what came of it: what a run of the fleet shows while it works and at its end."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping
 
 from governance.core.actions import TERMINAL, State
-from governance.core.ledger import Unit
-from governance.core.tickets import TicketState
 from governance.operations.context import Governance
 from governance.operations.reports import BudgetLine, list_budgets
-from governance.store.schema import accounts, actions, entries, tickets
+from governance.store.standings import of as standings_of
+from governance.store.standings import spent_micros, undelivered, waiting
 
-# Databases limit the parameters of a statement; SQLite's limit was 999 for long.
-_BATCH = 500
 _LIVE = (State.QUEUED, State.RUNNING)
 
 
@@ -76,20 +72,12 @@ class Scorecard:
 
 def standings(gov: Governance, action_ids: Iterable[str]) -> list[Standing]:
     """Where these actions stand now, each as of one moment; those that do not exist are left out."""
-    return [_standing(row) for row in _rows(gov, action_ids)]
+    return [_standing(row) for row in standings_of(gov.store, action_ids)]
 
 
 def open_commands(gov: Governance, prefix: str, limit: int) -> list[Standing]:
     """Live actions whose command_id begins with `prefix`, the oldest first: what an earlier run left to be done."""
-    query = (
-        select(actions)
-        .where(actions.c.delivered_us.is_(None), actions.c.state.in_([*_LIVE, *TERMINAL]))
-        .where(actions.c.command_id.startswith(prefix, autoescape=True))
-        .order_by(actions.c.created_us, actions.c.id)
-        .limit(limit)
-    )
-    with gov.store.statement() as connection:
-        return [_standing(row) for row in connection.execute(query).mappings()]
+    return [_standing(row) for row in undelivered(gov.store, prefix, [*_LIVE, *TERMINAL], limit)]
 
 
 def score(gov: Governance, action_ids: Sequence[str]) -> Scorecard:
@@ -98,7 +86,7 @@ def score(gov: Governance, action_ids: Sequence[str]) -> Scorecard:
     denials: Counter[str] = Counter()
     sessions: set[str] = set()
     durations_us: list[int] = []
-    for row in _rows(gov, action_ids):
+    for row in standings_of(gov.store, action_ids):
         states[row["state"]] += 1
         sessions.add(row["session_id"])
         if row["state"] == State.DENIED:
@@ -109,17 +97,11 @@ def score(gov: Governance, action_ids: Sequence[str]) -> Scorecard:
         states=dict(sorted(states.items())),
         denials=dict(sorted(denials.items())),
         sessions=tuple(sorted(sessions)),
-        spent_micros=_spent_micros(gov, action_ids),
+        spent_micros=spent_micros(gov.store, action_ids),
         budgets=tuple(line for name in sorted(sessions) for line in list_budgets(gov, session_id=name)),
-        tickets=tuple(_waiting(gov, action_ids)),
+        tickets=tuple(Waiting(*row) for row in waiting(gov.store, action_ids)),
         durations=_durations(gov, durations_us),
     )
-
-
-def _rows(gov: Governance, action_ids: Iterable[str]) -> Iterator[RowMapping]:
-    for batch in _batches(action_ids):
-        with gov.store.statement() as connection:
-            yield from connection.execute(select(actions).where(actions.c.id.in_(batch))).mappings().all()
 
 
 def _standing(row: RowMapping) -> Standing:
@@ -137,36 +119,6 @@ def _standing(row: RowMapping) -> Standing:
     )
 
 
-def _spent_micros(gov: Governance, action_ids: Iterable[str]) -> int:
-    """Of the sessions' accounts only: an action posts the same amount on the accounts of every scope."""
-    query = (
-        select(func.coalesce(func.sum(entries.c.posted_delta), 0))
-        .join_from(entries, accounts, accounts.c.id == entries.c.account_id)
-        .where(accounts.c.scope == "session", accounts.c.unit == Unit.COST)
-    )
-    spent = 0
-    for batch in _batches(action_ids):
-        with gov.store.statement() as connection:
-            spent += int(connection.execute(query.where(entries.c.action_id.in_(batch))).scalar_one())
-    return spent
-
-
-def _waiting(gov: Governance, action_ids: Iterable[str]) -> Iterator[Waiting]:
-    query = select(
-        tickets.c.id,
-        tickets.c.action_id,
-        actions.c.name.label("action_name"),
-        actions.c.resource,
-        tickets.c.rule,
-        tickets.c.expires_us,
-    ).join_from(tickets, actions, actions.c.ticket_id == tickets.c.id)
-    for batch in _batches(action_ids):
-        pending = query.where(tickets.c.state == TicketState.PENDING, actions.c.id.in_(batch))
-        with gov.store.statement() as connection:
-            for row in connection.execute(pending.order_by(tickets.c.expires_us, tickets.c.id)):
-                yield Waiting(*row)
-
-
 def _durations(gov: Governance, durations_us: list[int]) -> Durations:
     """Nearest-rank percentiles, in real milliseconds whatever the clock's scale."""
     ordered = sorted(durations_us)
@@ -178,9 +130,3 @@ def _durations(gov: Governance, durations_us: list[int]) -> Durations:
         return round(gov.clock.real_s(ordered[rank]) * 1000, 1)
 
     return Durations(len(ordered), at(50), at(95))
-
-
-def _batches(action_ids: Iterable[str]) -> Iterator[tuple[str, ...]]:
-    left = iter(action_ids)
-    while batch := tuple(islice(left, _BATCH)):
-        yield batch

@@ -1,5 +1,6 @@
 """Kill switches: engaging and releasing them, each in an epoch of its own, and the board of those that are engaged."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -105,8 +106,12 @@ def listing(store: Store, *, everything: bool, limit: int) -> list[RowMapping]:
 def in_scope(scope: Scope, scope_id: str) -> tuple[str, Mapping[str, Any]]:
     """The condition on `actions a` that says which actions a switch covers, with its values.
 
-    The scopes name and model are globs, which SQL has in two dialects: their actions are picked by `Switch.covers`.
+    Of the globs of the scopes name and model it is only their fixed beginning: `Switch.covers` has the last word.
     """
+    if scope in (Scope.NAME, Scope.MODEL):
+        beginning = re.split(r"[*?\[]", scope_id, maxsplit=1)[0]
+        values = {"beginning": beginning, "length": len(beginning)}
+        return f"substr(a.{scope}, 1, CAST(:length AS integer)) = :beginning", values
     column = {
         Scope.ACTION: "id",
         Scope.SESSION: "session_id",
