@@ -14,6 +14,7 @@ import structlog
 from celery.worker.control import control_command
 
 from acp_tasks import bootstrap, interrupt, offspring
+from acp_tasks.heart import LostChild, find_heart
 from acp_tasks.interrupt import Nudge
 from acp_tasks.request import children_of
 from acp_tasks.run import Halt
@@ -83,6 +84,10 @@ class Halting:
             if child != str(os.getpid()) and any(now_us >= switch.engaged_us + switch.grace_us for _, switch in runs):
                 log.warning("killed after its grace", worker=self.worker_id, child=child, action=runs[0][0].action_id)
                 offspring.kill_group(int(child))
+                heart = find_heart()
+                if offspring.has_ended(int(child)) and heart is not None:
+                    # The pool notices within a second; what the child held is known to be over now.
+                    heart.report(LostChild(child, f"killed after the grace of {runs[0][1].rule}"))
                 continue
             nudges = [nudge for run, switch in runs if (nudge := self._due(run, switch, now_us, gov)) is not None]
             if nudges:

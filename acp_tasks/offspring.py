@@ -6,10 +6,12 @@ Signals to the child alone would leave them behind. One that leaves the group (`
 import os
 import signal
 import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
+_DEATH_S = 1.0
 
 
 def lead_group() -> None:
@@ -23,6 +25,20 @@ def kill_group(child_pid: int) -> None:
     """Ends a pool child, if it still lives, and whatever its actions started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child_pid, signal.SIGKILL)
+
+
+def has_ended(child_pid: int) -> bool:
+    """Whether a child of this process that was killed is gone, waited for a little; left for its pool to reap."""
+    end_s = time.monotonic() + _DEATH_S
+    while time.monotonic() < end_s:
+        try:
+            if os.waitid(os.P_PID, child_pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:
+            # Reaped already.
+            return True
+        time.sleep(0.005)
+    return False
 
 
 def kill_offspring() -> None:

@@ -4,6 +4,7 @@ The row alone stops everything in the end; the word only makes it quick. The rep
 and action by action, with the time from the engagement to each end.
 """
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,10 +105,16 @@ def stop(
         return StopReport(switch.id, switch.rule, mode, switch.engaged_us, engaged.repeated, (), (), 0, ())
     running = running_in(gov, switch)
     alive = pool_workers(gov)
-    acknowledged = halt(app, len(alive))
+    acknowledged: list[str] = []
+    # Beside the rest: a broker that hangs may keep this for a while, and nothing here depends on it.
+    word = threading.Thread(target=lambda: acknowledged.extend(halt(app, len(alive))), name="acp-word", daemon=True)
+    if alive:
+        word.start()
     cancelled = cancel_waiting(gov, switch, by.actor)
-    _tell(app, gov)
     ended = _wait(gov, switch, running, grace_s + _AFTER_GRACE_S if wait else 0.0)
+    if alive:
+        word.join(timeout=2 * _REPLY_S)
+    _tell(app, gov)
     silent = tuple(sorted(set(alive) - set(acknowledged)))
     return StopReport(
         switch.id,
@@ -126,7 +133,7 @@ def halt(app: Celery, workers: int) -> list[str]:
     """Has every worker look at the switches now; the ids of those that answered in time."""
     try:
         answers: list[dict[str, Any]] = (
-            app.control.broadcast(COMMAND, reply=True, timeout=_REPLY_S, limit=workers or None) or []
+            app.control.broadcast(COMMAND, reply=True, timeout=_REPLY_S, limit=workers) or []
         )
     except BROKER_ERRORS as problem:
         log.warning("workers not told: they look by themselves with their next heartbeat", problem=str(problem))
