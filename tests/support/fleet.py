@@ -65,8 +65,14 @@ class Shop:
     def gov(self) -> Governance:
         return bootstrap.governance()
 
-    def worker(self, name: str = "w", concurrency: int = 2, environment: Mapping[str, str] | None = None) -> "Worker":
-        argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-l", "INFO", "--without-gossip"]
+    def worker(
+        self,
+        name: str = "w",
+        concurrency: int = 2,
+        environment: Mapping[str, str] | None = None,
+        pool: str = "prefork",
+    ) -> "Worker":
+        argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-P", pool, "-l", "INFO", "--without-gossip"]
         return Worker(self, name, self._start(name, argv, environment or {}))
 
     def beat(self) -> subprocess.Popen[bytes]:
