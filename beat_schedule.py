@@ -20,6 +20,10 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "switches": _every("acp.switches", 5.0),
     # An approval that timed out moves up its chain, or is denied, this much later at most.
     "escalation": _every("acp.escalation", 5.0),
+    # An approver hears of a request this much later at most; a person's time is worth more than a look at an index.
+    "notices": _every("acp.notices", 3.0),
     # Sealed events can be replayed; a small lag keeps each batch worth its transaction.
     "sealing": _every("acp.sealing", 10.0),
+    # A drill that is due begins this much later at most; ACP_DRILL_EVERY_S says when one is due.
+    "drills": _every("acp.drills", 60.0),
 }

@@ -10,6 +10,7 @@ from celery.signals import setup_logging, worker_init, worker_process_init, work
 from acp_tasks import bootstrap, interrupt, logs, offspring
 from acp_tasks.control import register_jobs
 from acp_tasks.control.escalation import escalate
+from acp_tasks.drills.canary import register_drills
 from acp_tasks.halting import start_halting, stop_halting
 from acp_tasks.heart import start_heart, stop_heart
 from acp_tasks.request import children_at_work
@@ -28,6 +29,7 @@ def install(app: Celery) -> None:
     _installed.add(app)
     app.steps["worker"].add(RequireGoverned)
     register_jobs(app)
+    register_drills(app)
 
 
 class RequireGoverned(bootsteps.Step):

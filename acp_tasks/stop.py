@@ -6,7 +6,7 @@ and action by action, with the time from the engagement to each end.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -144,7 +144,20 @@ def halt(app: Celery, workers: int) -> list[str]:
 def pool_workers(gov: Governance) -> list[str]:
     """The ids of the live workers; a process that runs an action by itself is none."""
     alive = list_workers(gov, silent_s_max=gov.limits.lease_s)
-    return [worker.id for worker in alive if worker.alive and not worker.id.startswith(DIRECT)]
+    return latest_boots([worker.id for worker in alive if worker.alive and not worker.id.startswith(DIRECT)])
+
+
+def latest_boots(worker_ids: Sequence[str]) -> list[str]:
+    """One id for each node, its latest: a worker that was killed and started again is known by both for a while."""
+    latest: dict[str, str] = {}
+    for worker in sorted(worker_ids):
+        latest[node_of(worker)] = worker
+    return sorted(latest.values())
+
+
+def node_of(worker_id: str) -> str:
+    """The Celery node name of a worker, which stays the same when it is started again."""
+    return worker_id.rpartition("#")[0]
 
 
 def _tell(app: Celery, gov: Governance) -> None:

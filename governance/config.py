@@ -1,5 +1,6 @@
 """Settings from the environment, a `.env` file and a secrets directory; every problem is reported at once."""
 
+import base64
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from governance.errors import SettingsInvalid
 
 # What the relay and the lease timings were proved on, and what Celery itself calls stable.
 _BROKERS = ("redis", "rediss", "unix", "sentinel", "amqp", "amqps", "memory")
+_HIDDEN = "***"
 
 
 class Settings(BaseSettings):
@@ -46,7 +48,10 @@ class Settings(BaseSettings):
     relay_s: float = Field(default=30.0, gt=0, description="silence after which a message is published again")
     time_limit_s: float = Field(default=3600.0, gt=0, description="hard limit of one attempt")
     soft_time_limit_s: float = Field(default=3300.0, gt=0, description="soft limit of one attempt")
+    drill_every_s: float = Field(default=7 * 24 * 3600.0, ge=0, description="between two drills of a kind; 0: never")
     pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
+    webhook_url: str = Field(default="", description="where approvals and alerts are told; empty: nowhere")
+    webhook_secret: str = Field(default="", repr=False, description="signs what is told; several while one is replaced")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
     @field_validator("database_url")
@@ -86,6 +91,36 @@ class Settings(BaseSettings):
             raise ValueError(f"expected at least twice ACP_HEARTBEAT_S ({heartbeat:g})")
         return value
 
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook_url(cls, value: str) -> str:
+        if not value:
+            return value
+        expected = "expected http://HOST/PATH or https://HOST/PATH, percent-encoded"
+        try:
+            parsed = urlsplit(value)
+            usable = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+        except ValueError:
+            raise ValueError(expected) from None
+        if not usable or re.search(r"[^!-~]|#", value):
+            raise ValueError(expected)
+        if "@" in parsed.netloc:
+            raise ValueError(f"{expected}, without a user or password: the signature says who sends")
+        return value
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _webhook_secret(cls, value: str, info: Any) -> str:
+        if info.data.get("webhook_url") and not value.split():
+            raise ValueError("expected a secret that ACP_WEBHOOK_URL's receiver knows too: it signs what is told")
+        try:
+            keys = [signing_key(secret) for secret in value.split()]
+        except ValueError:
+            keys = [b""]
+        if not all(keys):
+            raise ValueError("expected base64 after whsec_, or a secret that does not begin with whsec_")
+        return value
+
     @property
     def store_url(self) -> str:
         """The database, by default a SQLite file in the state directory."""
@@ -102,7 +137,17 @@ class Settings(BaseSettings):
             text = str(value) if isinstance(value, Path) else value
             shown[name] = _masked(text) if isinstance(text, str) and "://" in text else text
         shown["database_url"] = _masked(self.store_url)
+        shown["webhook_secret"] = _HIDDEN if self.webhook_secret else ""
         return shown
+
+
+def signing_key(secret: str) -> bytes:
+    """The key of one webhook secret: the bytes that `whsec_<base64>` stands for, or the text of any other.
+
+    Raises ValueError when what follows `whsec_` is not base64.
+    """
+    kept = secret.removeprefix("whsec_")
+    return secret.encode() if kept == secret else base64.b64decode(kept, validate=True)
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -117,9 +162,11 @@ def load_settings(**overrides: Any) -> Settings:
 def _problem(error: Any) -> str:
     name = str(error["loc"][0]) if error["loc"] else "settings"
     name = name if name.isupper() else f"ACP_{name.upper()}"
-    return f"{name}={_masked(str(error.get('input')))}: {error['msg'].removeprefix('Value error, ')}"
+    value = str(error.get("input"))
+    value = _HIDDEN if name == "ACP_WEBHOOK_SECRET" and value else _masked(value)
+    return f"{name}={value}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def _masked(url: str) -> str:
     """Without its password, also when it is no proper URL."""
-    return re.sub(r"(?<=:)[^:@/]*(?=@)", "***", url)
+    return re.sub(r"(?<=:)[^:@/]*(?=@)", _HIDDEN, url)

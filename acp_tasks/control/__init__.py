@@ -6,7 +6,9 @@ from typing import Any
 from celery import Celery
 
 from acp_tasks import bootstrap
+from acp_tasks.control.drills import drill
 from acp_tasks.control.escalation import escalate
+from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
 from acp_tasks.control.sealing import seal
@@ -21,7 +23,9 @@ JOBS: dict[str, Job] = {
     "acp.recovery": recover,
     "acp.escalation": escalate,
     "acp.switches": clear_up,
+    "acp.notices": tell,
     "acp.sealing": seal,
+    "acp.drills": drill,
 }
 
 

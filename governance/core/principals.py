@@ -20,6 +20,7 @@ OPERATOR: Final = "operator"
 ADMIN: Final = "admin"
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+_OURS = ("drill", "governance")
 _ROLE = re.compile(r"viewer|operator|admin|approver(:[a-z0-9][a-z0-9_.-]{0,49})?")
 
 
@@ -53,6 +54,8 @@ def require(principal: Principal, wanted: str) -> None:
 
 def checked_name(name: str) -> str:
     """Raises InvalidOption."""
+    if name in _OURS:
+        raise InvalidOption("principal", name, "another name: by this one the trail calls the program itself")
     if not _NAME.fullmatch(name):
         raise InvalidOption("principal", name, "1 to 100 letters, digits and . _ @ -, the first a letter or digit")
     return name

@@ -37,7 +37,7 @@ def test_a_role_that_is_wanted_is_had_or_refused_by_name() -> None:
         require(who("viewer"), "operator")
 
 
-@pytest.mark.parametrize("name", ["", " ann", "ann\n", "a" * 101, "ann lee", "-ann"])
+@pytest.mark.parametrize("name", ["", "drill", " ann", "ann\n", "a" * 101, "ann lee", "-ann"])
 def test_a_name_that_could_be_mistaken_is_refused(name: str) -> None:
     with pytest.raises(InvalidOption, match="principal="):
         checked_name(name)

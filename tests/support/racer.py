@@ -1,20 +1,28 @@
 """Eight processes that start at one moment and do the same thing to one database."""
 
+import json
 import multiprocessing
 import multiprocessing.queues
 import multiprocessing.synchronize
 import queue
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from governance.clock import SystemClock
 from governance.core.actions import Lease
 from governance.core.ledger import Usage
+from governance.core.principals import Principal
+from governance.core.switches import Mode, Scope
 from governance.errors import StateConflict
-from governance.operations import decide
+from governance.operations import decide, switches
 from governance.operations.admit import Admitted, Denied
+from governance.operations.escalate import escalate_overdue
 from tests.support.governed import ANN, Desk, make_governance, submission
+
+RACERS = 8
 
 
 def spend(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
@@ -83,8 +91,104 @@ def decisions(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     return seen
 
 
+def deliver(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """The racers share out messages, given as stream/id; who is admitted goes on. When each admission began and ended
+    is kept in the folder named first.
+    """
+    folder, *messages = argument.split()
+    number = number_of(desk)
+    seen: Counter[str] = Counter()
+    spans: list[tuple[float, float]] = []
+    for message in messages[number::RACERS]:
+        stream, action_id = message.split("/")
+        began_s = time.monotonic()
+        admission = desk.arrive(submission(action_id=action_id, stream=stream))
+        if isinstance(admission, Admitted):
+            spans.append((began_s, time.monotonic()))
+        seen[type(admission).__name__] += 1
+    Path(folder, f"{number}.json").write_text(json.dumps(spans))
+    return seen
+
+
+def exhaust(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Asks for actions of two streams in turn and keeps what it holds."""
+    seen: Counter[str] = Counter()
+    for _ in range(int(argument)):
+        for stream in ("strict", "default"):
+            seen[f"{stream} {type(desk.arrive(desk.submit(stream=stream))).__name__}"] += 1
+    return seen
+
+
+def engage(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Every racer engages a switch for each of the same streams."""
+    seen: Counter[str] = Counter()
+    for stream in argument.split(","):
+        found = switches.engage(desk.gov, Scope.STREAM, stream, mode=Mode.KILL, reason="stop", by=ANN)
+        seen["repeated" if found.repeated else "engaged"] += 1
+        seen[found.switch.id] += 1
+    return seen
+
+
+def escalations(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Every racer sweeps, until nothing is asked any more."""
+    seen: Counter[str] = Counter()
+    while pending(desk):
+        swept = escalate_overdue(desk.gov, desk.lease.worker_id)
+        seen["moved up"] += swept.moved_up
+        seen["denied"] += len(swept.denied)
+    return seen
+
+
+def last_moment(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Half of the racers sweep; the others approve tickets, given as id:expiry, each close to its expiry."""
+    if number_of(desk) % 2:
+        return escalations(desk, argument, rng)
+    seen: Counter[str] = Counter()
+    for ticket in argument.split(","):
+        ticket_id, expires_us = ticket.split(":")
+        at_us = int(expires_us) + rng.randrange(-30_000, 10_000)
+        while desk.gov.clock.now_us() < at_us:
+            pass
+        try:
+            decide.approve(desk.gov, ticket_id, by=ANN, reason="fine")
+            seen["approved"] += 1
+        except StateConflict as problem:
+            seen[f"too late: {problem.args[2]}"] += 1
+    return seen
+
+
+def votes(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Two racers for each of four people approve the same tickets, as often as it takes to be told so."""
+    by = Principal(f"person-{number_of(desk) % 4}", frozenset({"approver"}))
+    ids = argument.split(",")
+    rng.shuffle(ids)
+    seen: Counter[str] = Counter()
+    for action_id in ids:
+        while True:
+            try:
+                seen[decide.approve(desk.gov, action_id, by=by, reason="fine").state] += 1
+            except StateConflict as problem:
+                if problem.args[2] == "moving":
+                    continue
+                seen["refused"] += 1
+            break
+    return seen
+
+
+def number_of(desk: Desk) -> int:
+    return int(desk.lease.worker_id.removeprefix("racer-"))
+
+
+def pending(desk: Desk) -> bool:
+    return bool(desk.gov.store.read("SELECT 1 FROM tickets WHERE state = 'pending' LIMIT 1", {}))
+
+
 JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
-    job.__name__: job for job in (spend, take, same_messages, same_commands, decisions)
+    job.__name__: job
+    for job in (
+        *(spend, take, same_messages, same_commands, decisions),
+        *(deliver, exhaust, engage, escalations, last_moment, votes),
+    )
 }
 
 
