@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap, offspring
 from acp_tasks.message import arguments_json, digest, pack, result_json
-from acp_tasks.run import Run, running
+from acp_tasks.run import Run, find_run, running
 from acp_tasks.submission import instant
 from governance.core.digest import storable
 from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort
@@ -25,26 +25,32 @@ _ERROR_LENGTH_MAX = 4000
 
 def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Ran:
     """Every way a body can end, as a value. What is no `Exception` (the process is going down) is not an end."""
-    run = Run(call, header)
+    run = Run(call, header, find_run())
     try:
-        _announce_start(task, call)
         with running(run):
+            _announce_start(task, call)
+            run.begun = True
+            if run.is_halted():
+                # It was stopped on the way here: nothing has begun that could be in doubt.
+                return _stopped(run, None, in_doubt=False)
             value = body()
-        if run.told and run.halt is not None:
+        if run.told and run.is_halted():
             return _stopped(run, None, in_doubt=False)
         if run.retry is not None:
             # `retry(throw=False)` and then a return: the next attempt was asked for, so this one is no success.
             raise Retry("asked for while the body went on")
         return Returned(value, Succeeded(result_json(task.name, value)))
     except Exception as error:
-        if run.halt is not None and (run.cut or run.told):
+        if run.is_halted() and (run.cut or run.told):
             return _stopped(run, error, in_doubt=run.cut and not call.running().action.idempotent)
         return _failed(task, call, run, error)
 
 
 def _stopped(run: Run, error: Exception | None, *, in_doubt: bool) -> StoppedShort:
     """A kill switch ended it. Cut where its effect may have begun, an action that must not run twice is in doubt."""
-    offspring.kill_offspring()
+    if run.outer is None:
+        # What an action inside another one has started cannot be told from what the other one has.
+        offspring.kill_offspring()
     assert run.halt is not None
     log.warning("stopped", rule=run.halt.rule, error=repr(error), in_doubt=in_doubt)
     return StoppedShort(Stopped(run.halt.rule, run.halt.reason, in_doubt))
@@ -95,6 +101,7 @@ def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) ->
         not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us) or now_us,
         message=pack(task.name, text, options),
         digest=changed if changed != call.arrival.digest else None,
+        resource=task.resource_of(task.named(args, kwargs)),
     )
 
 

@@ -85,6 +85,11 @@ def worker_id() -> str | None:
     return name if name and main_pid in (str(os.getpid()), str(os.getppid())) else None
 
 
+def is_pool_child() -> bool:
+    """Whether this process is a pool child of a worker, and not its main process."""
+    return os.environ.get(_WORKER, "").rpartition("|")[2] == str(os.getppid())
+
+
 def lease() -> Lease:
     """In whose name this process and thread take an attempt."""
     child = str(os.getpid())

@@ -1,7 +1,6 @@
 """Other arguments than the ones that were asked for, as an approver gives them: the message that is published then.
 
-Everything else of the recorded message stays: its options, its links, who asked. The header says that it was edited, so
-that the worker asks the arguments, and not the record, what they touch.
+Everything else of the recorded message stays: its options, its links, who asked.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,8 +45,6 @@ def edit(app: Celery, message: str, resource: str | None, text: str, *, bytes_ma
     if task is not None:
         _check(task, text, args, kwargs)
         resource = resource_of(name, task.terms.resource, task.named(tuple(args), dict(kwargs)))
-    headers = options.get("headers") or {}
-    options["headers"] = {**headers, "acp": {**(headers.get("acp") or {}), "edited": True}}
     edited = EditedArguments(pack(name, arguments, options), digest(name, arguments), resource)
     return Edited(edited, name, checked=task is not None)
 

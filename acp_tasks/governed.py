@@ -25,10 +25,10 @@ from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, r
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import CALL_OPTIONS, Terms, read_terms, resource_of, take_asked
-from governance.errors import ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
+from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
-from governance.middleware.call import Call, Outcome, Retrying, StoreAway
+from governance.middleware.call import Call, Outcome, Retrying, StoppedShort, StoreAway
 from governance.operations.admit import Arrival, Dropped, NotSubmitted, ended
 from governance.operations.relay import not_published
 from governance.operations.submit import Repeated, submit
@@ -71,7 +71,7 @@ class GovernedTask(Task[Any, Any]):
         if cls.governed:
             options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream", "model")
             cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})
-            cls.signature_of_run = inspect.signature(cls.run)
+            cls.signature_of_run = _signature_of(cls)
 
     # --- the producer's side -----------------------------------------------------------------------------------------
 
@@ -101,8 +101,8 @@ class GovernedTask(Task[Any, Any]):
         if run is not None and task_id == run.action_id:
             return self._next_attempt(run, args, kwargs, options)
         asked = take_asked(options).inheriting(_surrounding_header(run))
-        if self.typing:
-            self.__header__(*args, **kwargs)  # type: ignore[attr-defined]
+        if self.typing and hasattr(self, "__header__"):
+            self.__header__(*args, **kwargs)
         if options.get("serializer") not in (None, "json"):
             raise InvalidOption("serializer", options["serializer"], "json: an action's arguments are kept as JSON")
         action_id = task_id or bootstrap.new_id()
@@ -209,6 +209,9 @@ class GovernedTask(Task[Any, Any]):
                 raise error
             case Dropped(_, why):
                 raise ActionDenied(action_id, "direct-call", why, None, [])
+            case StoppedShort(ending):
+                reason = f"{ending.reason}; it is in doubt" if ending.in_doubt else ending.reason
+                raise ActionCancelled(action_id, ending.rule, reason, None, [])
             case outcome:
                 return conclude(self, call, outcome)
 
@@ -232,14 +235,15 @@ class GovernedTask(Task[Any, Any]):
             arguments=named,
             redelivered=redelivered,
             can_wait=can_wait,
-            resource=self._resource_of(named) if header.get("edited") else None,
+            # Of what arrived: a retry or an approver may have put other arguments in place of the recorded ones.
+            resource=self.resource_of(named),
         )
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
         return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
 
-    def _resource_of(self, named: dict[str, Any]) -> str | None:
+    def resource_of(self, named: dict[str, Any]) -> str | None:
         """What arguments touch that an approver put in place, perhaps without knowing this task."""
         try:
             return resource_of(self.name, self.terms.resource, named)
@@ -255,6 +259,14 @@ class GovernedTask(Task[Any, Any]):
             return dict(self.signature_of_run.bind_partial(*args, **kwargs).arguments)
         except TypeError:
             return kwargs
+
+
+def _signature_of(task: type[GovernedTask]) -> inspect.Signature:
+    """What a caller passes: without the task itself, which bound tasks and class-based ones have in front."""
+    signature = inspect.signature(task.run)
+    if isinstance(inspect.getattr_static(task, "run"), staticmethod):
+        return signature
+    return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
 def _surrounding_header(run: Run | None) -> Mapping[str, Any] | None:

@@ -16,19 +16,18 @@ from celery.worker.control import control_command
 from acp_tasks import bootstrap, interrupt, offspring
 from acp_tasks.heart import LostChild, find_heart
 from acp_tasks.interrupt import Nudge
-from acp_tasks.request import children_of
+from acp_tasks.request import children_of, works_on
 from acp_tasks.run import Halt
-from governance.core.switches import Switch
 from governance.errors import StoreUnavailable
 from governance.operations.context import Governance
-from governance.operations.switches import RunningAction, to_stop
+from governance.operations.switches import Stopping, to_stop
 
 log = structlog.get_logger(__name__)
 
 COMMAND: Final = "acp_halt"
 # A body that usually asks by itself has this long to ask once more; then it is interrupted like any other.
-_PATIENCE_S: Final = 0.2
-_LOOK_AGAIN_S: Final = 0.1
+_PATIENCE_S: Final = 0.1
+_LOOK_AGAIN_S: Final = 0.05
 
 
 class Halting:
@@ -38,8 +37,10 @@ class Halting:
         self.worker_id = worker_id
         self._wake = threading.Event()
         self._ended = False
-        # When each attempt was nudged first, and how often, by (action, attempt).
-        self._nudged: dict[tuple[str, int], list[int]] = {}
+        # When each attempt was nudged last, by (action, attempt).
+        self._nudged: dict[tuple[str, int], int] = {}
+        # What was to be stopped at the last look.
+        self._stopping: list[Stopping] = []
         self._thread = threading.Thread(target=self._run, name="acp-halting", daemon=True)
 
     def start(self) -> None:
@@ -66,46 +67,57 @@ class Halting:
                     wait_s = _LOOK_AGAIN_S
             except StoreUnavailable as problem:
                 log.warning("switches not read", worker=self.worker_id, problem=str(problem))
+                if self._stopping:
+                    # What was known before it went away still stands, and so does its grace.
+                    self._kill_late(gov)
+                    wait_s = _LOOK_AGAIN_S
             except Exception as problem:
                 log.error("halting failed", worker=self.worker_id, problem=repr(problem))
 
     def _halt(self, gov: Governance) -> bool:
         """One look; whether something is still to be stopped."""
         found = to_stop(gov, self.worker_id)
-        now_us = gov.clock.now_us()
-        by_child: dict[str, list[tuple[RunningAction, Switch]]] = {}
-        for run, switch in found:
-            by_child.setdefault(run.child, []).append((run, switch))
+        # A thread cannot be interrupted, it can only ask; a child that is gone is recovery's.
         children = {str(pid) for pid in (*children_of(os.getpid()), os.getpid())}
-        for child, runs in by_child.items():
-            if child not in children:
-                # A thread cannot be interrupted, it can only ask; a child that is gone is recovery's.
-                continue
-            if child != str(os.getpid()) and any(now_us >= switch.engaged_us + switch.grace_us for _, switch in runs):
-                log.warning("killed after its grace", worker=self.worker_id, child=child, action=runs[0][0].action_id)
-                offspring.kill_group(int(child))
-                heart = find_heart()
-                if offspring.has_ended(int(child)) and heart is not None:
-                    # The pool notices within a second; what the child held is known to be over now.
-                    heart.report(LostChild(child, f"killed after the grace of {runs[0][1].rule}"))
-                continue
-            nudges = [nudge for run, switch in runs if (nudge := self._due(run, switch, now_us, gov)) is not None]
-            if nudges:
-                with suppress(ProcessLookupError):
-                    interrupt.nudge(int(child), nudges)
-        gone = self._nudged.keys() - {(run.action_id, run.attempt) for run, _ in found}
-        for key in gone:
+        self._stopping = [one for one in found if one.run.child in children]
+        self._kill_late(gov)
+        now_us = gov.clock.now_us()
+        by_child: dict[str, list[Nudge]] = {}
+        for one in self._stopping:
+            nudge = self._due(one, now_us, gov)
+            if nudge is not None:
+                by_child.setdefault(one.run.child, []).append(nudge)
+        for child, nudges in by_child.items():
+            with suppress(ProcessLookupError):
+                interrupt.nudge(int(child), nudges)
+        for key in self._nudged.keys() - {(one.run.action_id, one.run.attempt) for one in found}:
             del self._nudged[key]
         return bool(found)
 
-    def _due(self, run: RunningAction, switch: Switch, now_us: int, gov: Governance) -> Nudge | None:
+    def _kill_late(self, gov: Governance) -> None:
+        """Kills the children that still run what should have ended by now."""
+        now_us = gov.clock.now_us()
+        late = {one.run.child: one for one in self._stopping if now_us >= one.until_us}
+        for child, one in late.items():
+            if child == str(os.getpid()) or not works_on(int(child)):
+                # A solo worker would kill itself; a child that is between two messages has ended what it ran.
+                continue
+            log.warning("killed after its grace", worker=self.worker_id, child=child, action=one.run.action_id)
+            offspring.kill_group(int(child))
+            self._stopping = [other for other in self._stopping if other.run.child != child]
+            heart = find_heart()
+            if offspring.has_ended(int(child)) and heart is not None:
+                # The pool notices within a second; what the child held is known to be over now.
+                heart.report(LostChild(child, f"killed after the grace of {one.switch.rule}"))
+
+    def _due(self, one: Stopping, now_us: int, gov: Governance) -> Nudge | None:
         """The nudge that this attempt is to get now, if any: a first one, then a final one every little while."""
-        key = (run.action_id, run.attempt)
-        before = self._nudged.get(key)
-        if before is not None and now_us - before[0] < gov.clock.span_us(_PATIENCE_S):
+        key = (one.run.action_id, one.run.attempt)
+        before_us = self._nudged.get(key)
+        if before_us is not None and now_us - before_us < gov.clock.span_us(_PATIENCE_S):
             return None
-        self._nudged[key] = [now_us]
-        return Nudge(run.action_id, run.attempt, Halt(switch.rule, switch.reason), final=before is not None)
+        self._nudged[key] = now_us
+        return Nudge(*key, Halt(one.switch.rule, one.switch.reason), final=before_us is not None)
 
 
 _halting: Halting | None = None

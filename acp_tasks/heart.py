@@ -47,6 +47,8 @@ class EndedByForce:
     reason: str
 
     def tell(self, gov: Governance, worker_id: str) -> None:
+        if self.child.isdigit():
+            offspring.kill_group(int(self.child))
         ended_by_force(gov, self.action_id, worker_id, self.child, self.error_type, self.reason)
         log.warning("ended by force", action=self.action_id, child=self.child, why=self.reason)
 

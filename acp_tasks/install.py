@@ -96,9 +96,11 @@ def _escalate_before_traffic(app: Celery) -> None:
 
 @worker_process_init.connect(weak=False, dispatch_uid="acp-child-start")
 def _on_child_start(**_: Any) -> None:
-    if bootstrap.worker_id() is not None:
+    if bootstrap.worker_id() is None:
+        return
+    if bootstrap.is_pool_child():
         offspring.lead_group()
-        interrupt.listen()
+    interrupt.listen()
 
 
 @worker_shutdown.connect(weak=False, dispatch_uid="acp-heart-stop")

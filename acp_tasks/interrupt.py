@@ -16,11 +16,11 @@ from typing import Final
 from celery.exceptions import SoftTimeLimitExceeded
 
 from acp_tasks import bootstrap
-from acp_tasks.run import Halt, find_run
+from acp_tasks.run import Halt, Run, find_run
 
 SIGNAL: Final = signal.SIGUSR2
 # A body that asked `should_stop()` this recently is left to ask again, until it is nudged for the second time.
-_ATTENTIVE_S: Final = 0.5
+_ATTENTIVE_S: Final = 0.15
 
 
 class ActionStopped(SoftTimeLimitExceeded):
@@ -67,15 +67,28 @@ def _on_signal(_signum: int, _frame: FrameType | None) -> None:
         nudges = json.loads(_path(os.getpid()).read_text())
     except (OSError, ValueError):
         return
-    for action_id, attempt, rule, reason, final in nudges:
-        if (action_id, attempt) == (run.action_id, run.attempt):
-            run.halt = Halt(rule, reason)
-            if run.told:
-                # It knows, and cleans up; what is left to it is the grace.
-                return
-            if final or time.monotonic() - run.asked_s > _ATTENTIVE_S:
-                run.cut = True
-                raise ActionStopped(f"{rule}: {reason}")
+    inside: list[Run] = []
+    meant: Run | None = run
+    while meant is not None:
+        inside.append(meant)
+        for action_id, attempt, rule, reason, final in nudges:
+            if (action_id, attempt) == (meant.action_id, meant.attempt):
+                _stop(inside, Halt(rule, reason), final=final)
+        meant = meant.outer
+
+
+def _stop(runs: list[Run], halt: Halt, *, final: bool) -> None:
+    """Stops an action and what it calls directly, the innermost first: that is where the body stands."""
+    for run in runs:
+        run.halt = run.halt or halt
+    innermost = runs[0]
+    if innermost.told or innermost.cut or not innermost.begun:
+        # It knows and cleans up, or has not begun and will look; what is left to it is the grace.
+        return
+    if final or time.monotonic() - innermost.asked_s > _ATTENTIVE_S:
+        for run in runs:
+            run.cut = True
+        raise ActionStopped(f"{halt.rule}: {halt.reason}")
 
 
 def _path(child_pid: int) -> Path:

@@ -14,11 +14,17 @@ _PROC = Path("/proc")
 _DEATH_S = 1.0
 
 
+# The process that leads a group of its own because of `lead_group`; a fork of it does not.
+_leader = 0
+
+
 def lead_group() -> None:
     """Called in a pool child before it runs anything."""
+    global _leader
     with suppress(PermissionError):
         # It leads a session already, and so a group.
         os.setpgid(0, 0)
+    _leader = os.getpid()
 
 
 def kill_group(child_pid: int) -> None:
@@ -42,9 +48,9 @@ def has_ended(child_pid: int) -> bool:
 
 
 def kill_offspring() -> None:
-    """Ends what the action that just stopped has started and left; called in its pool child."""
+    """Ends what the action that just stopped has started and left; only in a pool child, which runs one at a time."""
     own = os.getpid()
-    if os.getpgrp() != own:
+    if own != _leader or os.getpgrp() != own:
         return
     for pid in _group_of(own):
         if pid != own:

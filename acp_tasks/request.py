@@ -58,6 +58,11 @@ def children_at_work() -> Mapping[str, int | None] | None:
     return at_work
 
 
+def works_on(child_pid: int) -> bool:
+    """Whether a pool child has a request that it has accepted and not answered."""
+    return any(request.worker_pid == child_pid for request in list(state.active_requests))
+
+
 def children_of(pid: int) -> list[int]:
     """The pool children of the worker whose main process is `pid`, this one."""
     from billiard import active_children

@@ -27,12 +27,16 @@ class Halt:
 class Run:
     """One attempt of a governed action, while its body runs."""
 
-    def __init__(self, call: Call, header: Mapping[str, object]) -> None:
+    def __init__(self, call: Call, header: Mapping[str, object], outer: "Run | None" = None) -> None:
         self._call = call
         self._running = call.running()
         self._checked_s = self._confirmed_s = time.monotonic()
         self._owned = True
-        #: Set once a kill switch is known to cover this run; `told` once the body has asked since.
+        #: The action that calls this one directly, and waits for it.
+        self.outer = outer
+        #: Whether the body has begun, and may be interrupted.
+        self.begun = False
+        #: Set once a kill switch is known to cover this run, or one outside it; `told` once the body has asked since.
         self.halt: Halt | None = None
         self.told = False
         #: Whether the body was cut by an exception, and when it last asked by itself.
@@ -90,19 +94,36 @@ class Run:
         Also true once this attempt no longer owns its action: what it does from here on counts for nothing. While the
         store is away the last answer stands for as long as a lease lives, then the lease is presumed lost.
         """
-        self.asked_s = now_s = time.monotonic()
-        if self._owned and self.halt is None and now_s - self._checked_s >= _CHECK_EVERY_S:
-            self._checked_s = now_s
-            try:
-                found = standing(self._call.gov, self._running.ref, self._running.action)
-                self._owned = found.owned
-                self._confirmed_s = now_s
-                if found.switch is not None and self.halt is None:
-                    self.halt = Halt(found.switch.rule, found.switch.reason)
-            except StoreUnavailable:
-                self._owned = now_s - self._confirmed_s < self._call.gov.limits.lease_s
-        self.told = self.halt is not None
+        self.asked_s = time.monotonic()
+        inside: list[Run] = []
+        run: Run | None = self
+        while run is not None:
+            inside.append(run)
+            run._check()
+            if run.halt is not None:
+                for one in inside:
+                    one.halt, one.told = one.halt or run.halt, True
+            run = run.outer
         return self.told or not self._owned
+
+    def is_halted(self) -> bool:
+        """Whether a kill switch is known to cover it, without looking."""
+        return self.halt is not None
+
+    def _check(self) -> None:
+        """Looks at the store, unless it has been looked at just now."""
+        now_s = time.monotonic()
+        if not self._owned or self.halt is not None or now_s - self._checked_s < _CHECK_EVERY_S:
+            return
+        self._checked_s = now_s
+        try:
+            found = standing(self._call.gov, self._running.ref, self._running.action)
+        except StoreUnavailable:
+            self._owned = now_s - self._confirmed_s < self._call.gov.limits.lease_s
+            return
+        self._owned, self._confirmed_s = found.owned, now_s
+        if found.switch is not None and self.halt is None:
+            self.halt = Halt(found.switch.rule, found.switch.reason)
 
     def emit(self, kind: str, payload: Mapping[str, object] | None = None) -> None:
         """Writes the event `agent.<kind>` to the session's trail. Raises AttemptFenced, InvalidOption."""

@@ -114,6 +114,8 @@ def stop(
     ended = _wait(gov, switch, running, grace_s + _AFTER_GRACE_S if wait else 0.0)
     if alive:
         word.join(timeout=2 * _REPLY_S)
+    # What gave its attempt back meanwhile (a retry, a lost worker) waits again.
+    cancelled += cancel_waiting(gov, switch, by.actor)
     _tell(app, gov)
     silent = tuple(sorted(set(alive) - set(acknowledged)))
     return StopReport(
@@ -161,10 +163,12 @@ def node_of(worker_id: str) -> str:
 
 
 def _tell(app: Celery, gov: Governance) -> None:
-    """Tells the callers of what was cancelled while no message of it was on its way; the relay tells the rest."""
-    while outgoing := relay.unpublished(gov, _BATCH):
-        published = sum(publish(app, gov, message) for message in outgoing)
-        if published < len(outgoing):
+    """Tells the first callers of what was cancelled while no message of it was on its way; the relay tells the rest."""
+    outgoing = relay.unpublished(gov, _BATCH)
+    for number, message in enumerate(outgoing):
+        if not publish(app, gov, message):
+            for left in outgoing[number + 1 :]:
+                relay.not_published(gov, left.action_id)
             return
 
 

@@ -82,6 +82,11 @@ def watch(interval: float, limit: int) -> None:
 @click.option("--reason", help="Kept in the trail; high and critical risk need one.")
 @click.option("--command-id", metavar="ID", help="Makes a repeat of this decision harmless.")
 @click.option(
+    "--digest",
+    metavar="START",
+    help="How the digest begins that `show` printed: refused when the arguments are others by now. Needed once edited.",
+)
+@click.option(
     "--edit",
     "edited",
     metavar="JSON|@FILE",
@@ -97,6 +102,7 @@ def approve(
     refs: tuple[str, ...],
     reason: str | None,
     command_id: str | None,
+    digest: str | None,
     edited: str | None,
     for_session: bool,
     resource: str | None,
@@ -121,6 +127,7 @@ def approve(
         by=by,
         reason=reason,
         command_id=command_id,
+        seen=digest,
         edit=change.arguments if change is not None else None,
         grant=terms if terms != GrantTerms() else None,
     )

@@ -34,7 +34,8 @@ class Grant:
             and (self.resource is None or (wanted.resource is not None and fnmatchcase(wanted.resource, self.resource)))
             and (self.until_us is None or wanted.now_us < self.until_us)
             and (self.max_uses is None or self.uses + wanted.uses <= self.max_uses)
-            and (self.max_cost_micros is None or self.cost_micros + wanted.cost_micros <= self.max_cost_micros)
+            # What an action does not declare, nobody can count: it uses no grant that is bounded by cost.
+            and (self.max_cost_micros is None or 0 < wanted.cost_micros <= self.max_cost_micros - self.cost_micros)
         )
 
 

@@ -292,8 +292,9 @@ def retried(
     closing_payload: Mapping[str, object],
     message: str | None,
     digest: str | None,
+    resource: str | None = None,
 ) -> Change:
-    """The body asked to run again; with other arguments it brings its new message and digest."""
+    """The body asked to run again; with other arguments it brings its new message, digest and resource."""
     columns: dict[str, object] = {
         "state": State.QUEUED,
         "not_before_us": not_before_us,
@@ -304,7 +305,7 @@ def retried(
     if message is not None:
         columns["message"] = message
     if digest is not None:
-        columns["digest"] = digest
+        columns |= {"digest": digest, "resource": resource}
     payload = {**closing_payload, "error": error, "not_before_us": not_before_us}
     if digest is not None:
         payload["digest"] = digest

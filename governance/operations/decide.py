@@ -26,11 +26,12 @@ from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
 from governance.operations.commanded import Decided, commanded, earlier, fingerprint
 from governance.operations.context import Governance
 from governance.operations.sessions import in_force
-from governance.store import actions, grants, tickets
+from governance.store import actions, events, grants, tickets
 from governance.store.actions import ActionRow
 from governance.store.events import append_in
 
 _EXTENSION_US_MAX = 366 * DAY_US
+_DIGEST_LENGTH_MIN = 8
 _RISKY = (Risk.HIGH, Risk.CRITICAL)
 
 
@@ -91,6 +92,7 @@ def approve(
     by: Principal,
     reason: str | None = None,
     command_id: str | None = None,
+    seen: str | None = None,
     edit: EditedArguments | None = None,
     grant: GrantTerms | None = None,
 ) -> Decided:
@@ -99,7 +101,7 @@ def approve(
     With a quorum it is the last of the approvals that releases the action. Edited arguments are approved by whoever
     edits; earlier approvals were of other arguments and do not count any more. Raises as `approve_all`.
     """
-    return approve_all(gov, [ref], by=by, reason=reason, command_id=command_id, edit=edit, grant=grant)[0]
+    return approve_all(gov, [ref], by=by, reason=reason, command_id=command_id, seen=seen, edit=edit, grant=grant)[0]
 
 
 def approve_all(
@@ -109,10 +111,13 @@ def approve_all(
     by: Principal,
     reason: str | None = None,
     command_id: str | None = None,
+    seen: str | None = None,
     edit: EditedArguments | None = None,
     grant: GrantTerms | None = None,
 ) -> list[Decided]:
     """Approves all of `refs` or, when one of them cannot be, none.
+
+    `seen` is how the digest begins of the arguments that were looked at; it has to be said once somebody edited them.
 
     Raises NotFound, NotAllowed, StateConflict, InvalidOption, CommandConflict.
     """
@@ -121,11 +126,15 @@ def approve_all(
     first = earlier(gov, command_id, digest)
     if first is not None:
         return first
+    if seen is not None and (len(refs) != 1 or len(seen) < _DIGEST_LENGTH_MIN):
+        raise InvalidOption("digest", seen, f"at least {_DIGEST_LENGTH_MIN} characters of the digest of one ticket")
     if edit is not None and len(refs) != 1:
         raise InvalidOption("edit", f"{len(refs)} tickets", "one ticket: other arguments are approved one by one")
     if grant is not None:
         _check_terms(grant, gov.clock.now_us())
     asked = [_asked(gov, ref, by, reason, "approved") for ref in refs]
+    for one in asked if edit is None else ():
+        _check_seen(gov, one, seen)
     changes, decided, opened = [], [], []
     for one in asked:
         change, votes_missing = _approval(one, edit)
@@ -226,13 +235,29 @@ def _asked(gov: Governance, ref: str, by: Principal, reason: str | None, wanted:
 
 
 def _check_approver(ticket: RowMapping, chain: Chain, by: Principal, reason: str | None) -> None:
-    if not chain.requester_may_approve and by.name in (ticket["user"], ticket["agent_id"]):
+    if not chain.requester_may_approve and _is_one_of(by.name, ticket["user"], ticket["agent_id"]):
         raise NotAllowed(by.name, f"approve ticket {ticket['id']}, which they asked for themselves", sorted(by.roles))
     if any(vote.by == by.name for vote in parse_votes(ticket["votes"])):
         why = f"{chain.approvals} different people have to approve"
         raise StateConflict("ticket", ticket["id"], f"approved by {by.name} already", "approved again", why)
     if ticket["risk"] in _RISKY and not (reason and reason.strip()):
         raise InvalidOption("reason", reason, f"a sentence: a decision on {ticket['risk']} risk says why")
+
+
+def _check_seen(gov: Governance, one: _Asked, seen: str | None) -> None:
+    """Nobody approves arguments that were put in place of those they have looked at."""
+    current = one.action.digest
+    if seen is not None and not current.startswith(seen):
+        why = "look again: acp approvals show prints the arguments and their digest"
+        raise StateConflict("ticket", one.ticket["id"], f"about other arguments ({current[:12]})", "approved", why)
+    if seen is None and events.was_edited(gov.store, one.action.ref.id, one.ticket["id"]):
+        expected = f"how the digest begins that acp approvals show prints ({current[:12]}): the arguments were edited"
+        raise InvalidOption("digest", None, expected)
+
+
+def _is_one_of(name: str, *requesters: str | None) -> bool:
+    """Whatever case it is written in: two people are not told apart by that."""
+    return name.casefold() in {requester.casefold() for requester in requesters if requester}
 
 
 def _approval(one: _Asked, edited: EditedArguments | None) -> tuple[Change, int]:

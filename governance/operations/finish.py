@@ -27,12 +27,13 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class AskedToRetry:
-    """The body asked to run again, not before `not_before_us`; with other arguments it brings message and digest."""
+    """The body asked to run again, not before `not_before_us`; with other arguments it brings what belongs to them."""
 
     error: str
     not_before_us: int
     message: str | None = None
     digest: str | None = None
+    resource: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ def _change(finish: Finish) -> Change:
                 closings=closings,
                 closing_payload=payload,
             )
-        case AskedToRetry(error, not_before_us, message, digest):
+        case AskedToRetry(error, not_before_us, message, digest, resource):
             return retried(
                 finish.ref,
                 by,
@@ -136,6 +137,7 @@ def _change(finish: Finish) -> Change:
                 closing_payload=payload,
                 message=message,
                 digest=digest,
+                resource=resource,
             )
         case _:
             assert_never(outcome)

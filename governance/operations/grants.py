@@ -38,7 +38,7 @@ class GrantLine:
 
 def find_grant(gov: Governance, wanted: Wanted, used_before: str | None) -> UseGrant | None:
     """The oldest grant that covers `wanted`; another attempt of an action uses the one it has used once only."""
-    for grant in grants.usable(gov.store, rule=wanted.rule, action_name=wanted.action_name):
+    for grant in grants.usable(gov.store, wanted, used_before):
         uses = 0 if grant.id == used_before else wanted.uses
         asked = replace(wanted, uses=uses)
         if grant.covers(asked):
@@ -48,8 +48,7 @@ def find_grant(gov: Governance, wanted: Wanted, used_before: str | None) -> UseG
 
 def list_grants(gov: Governance, *, everything: bool, limit: int) -> list[GrantLine]:
     now_us = gov.clock.now_us()
-    found = [_line(row, now_us) for row in grants.listing(gov.store, everything=everything, limit=limit)]
-    return found if everything else [line for line in found if line.state == "lasting"]
+    return [_line(row, now_us) for row in grants.listing(gov.store, everything=everything, now_us=now_us, limit=limit)]
 
 
 def revoke(gov: Governance, grant_id: str, *, by: Principal, reason: str) -> None:

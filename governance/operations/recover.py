@@ -13,8 +13,10 @@ from functools import partial
 from governance.core.actions import State
 from governance.core.changes import Author
 from governance.core.ledger import expire
-from governance.core.transitions import denied, reclaimed
+from governance.core.switches import Switch
+from governance.core.transitions import cancelled, closing_payload, denied, reclaimed
 from governance.operations.context import Governance
+from governance.operations.switches import killing
 from governance.store import actions, workers
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
@@ -112,6 +114,8 @@ def _to_the_end(find: Callable[[], list[ActionRow]], give_up: Callable[[ActionRo
 def _reclaim(gov: Governance, action: ActionRow, reason: str, actor: str) -> State | None:
     if not action.idempotent:
         after = State.IN_DOUBT
+    elif (switch := killing(gov, action)) is not None:
+        return _cancel(gov, action, switch, actor)
     elif action.direct:
         after = State.FAILED
         reason = f"{reason}; its caller went with it"
@@ -121,6 +125,21 @@ def _reclaim(gov: Governance, action: ActionRow, reason: str, actor: str) -> Sta
     else:
         after = State.QUEUED
     return _give_up(gov, action, after, reason, actor, "WorkerLost", delivered=action.direct and after is State.FAILED)
+
+
+def _cancel(gov: Governance, action: ActionRow, switch: Switch, actor: str) -> State | None:
+    """A kill switch covers it: it does not run again, also when the switch is released in this moment."""
+    closings = expire(actions.holds_of(gov.store, action.ref.id, action.ref.attempt))
+    change = cancelled(
+        action.ref,
+        Author(actor, gov.clock.now_us()),
+        rule=switch.rule,
+        reason=switch.reason,
+        due=False,
+        closings=closings,
+        closing_payload=closing_payload(closings),
+    )
+    return State.CANCELLED if apply(gov.store, change) else None
 
 
 def _forsake(gov: Governance, action: ActionRow, actor: str) -> State | None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy import RowMapping
+
 from governance.core.actions import State
 from governance.core.changes import Author, Change
 from governance.core.events import Event
@@ -46,6 +48,15 @@ class RunningAction:
     name: str
     worker_id: str
     child: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """An attempt that `switch` stops, and the instant until which it may take to end by itself."""
+
+    run: RunningAction
+    switch: Switch
+    until_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +107,9 @@ def release(gov: Governance, switch_id: str, *, reason: str, by: Principal) -> l
     found = switches.find(gov.store, switch_id)
     if found is None:
         raise NotFound("switch", switch_id, "acp status shows the engaged ones")
+    if found["released_us"] is None:
+        # What was killed and waits again must not be the first to run.
+        cancel_waiting(gov, _switch(found), by.actor)
     now_us = gov.clock.now_us()
     event = _event(gov, "switch.released", by.actor, now_us, Scope(found["scope"]), found["scope_id"])
     event = _with(event, switch=switch_id, mode=found["mode"], reason=reason)
@@ -137,7 +151,7 @@ def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
 
 def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:
     """Every attempt in scope that runs now."""
-    where, values = switches.in_scope(switch.scope, switch.scope_id)
+    where, values = switches.in_scope(gov.store, switch)
     found = actions.running_where(gov.store, where, values)
     return [
         RunningAction(
@@ -154,17 +168,24 @@ def end_of(gov: Governance, run: RunningAction) -> AttemptEnd | None:
     return AttemptEnd(*found) if found is not None else None
 
 
-def to_stop(gov: Governance, worker_id: str) -> list[tuple[RunningAction, Switch]]:
+def killing(gov: Governance, action: ActionRow) -> Switch | None:
+    """The kill switch that covers an action now."""
+    switch = stopping(board_now(gov).engaged, subject_of(action))
+    return switch if switch is not None and switch.mode is Mode.KILL else None
+
+
+def to_stop(gov: Governance, worker_id: str) -> list[Stopping]:
     """The attempts that one worker runs and a kill switch covers."""
-    board = board_now(gov)
-    if not any(switch.mode is Mode.KILL for switch in board.engaged):
-        return []
+    kills = [switch for switch in board_now(gov).engaged if switch.mode is Mode.KILL]
     found = []
-    for action in actions.leases_of(gov.store, worker_id):
-        switch = stopping(board.engaged, subject_of(action))
-        if switch is not None and switch.mode is Mode.KILL:
+    for action in actions.leases_of(gov.store, worker_id) if kills else ():
+        subject = subject_of(action)
+        switch = stopping(kills, subject)
+        if switch is not None:
             run = RunningAction(action.ref.id, action.ref.attempt, action.name, worker_id, action.lease_child or "")
-            found.append((run, switch))
+            # Of several the one that gives it the least time.
+            until_us = min(one.engaged_us + one.grace_us for one in kills if one.covers(subject))
+            found.append(Stopping(run, switch, until_us))
     return found
 
 
@@ -172,7 +193,7 @@ def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
     """Cancels everything in scope that waits (queued, parked, deferred), to the end; the ids."""
     if switch.mode is not Mode.KILL:
         return []
-    where, values = switches.in_scope(switch.scope, switch.scope_id)
+    where, values = switches.in_scope(gov.store, switch)
     done: list[str] = []
     after = ""
     while page := actions.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
@@ -220,8 +241,19 @@ def _engage(
         return Engaged(switch, repeated=False)
     first = switches.find(gov.store, engaged_id)
     assert first is not None, "a switch is never deleted"
-    known = Switch(engaged_id, scope, scope_id, mode, first["reason"], first["grace_us"], first["engaged_us"])
-    return Engaged(known, repeated=True)
+    return Engaged(_switch(first), repeated=True)
+
+
+def _switch(row: RowMapping) -> Switch:
+    return Switch(
+        row["id"],
+        Scope(row["scope"]),
+        row["scope_id"],
+        Mode(row["mode"]),
+        row["reason"],
+        row["grace_us"],
+        row["engaged_us"],
+    )
 
 
 def _event(gov: Governance, kind: str, actor: str, now_us: int, scope: Scope, scope_id: str) -> Event:

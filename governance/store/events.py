@@ -1,5 +1,6 @@
 """The trail: appending what is not a transition, sealing, and reading back."""
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -125,6 +126,13 @@ def end_of_attempt(store: Store, action_id: str, attempt: int) -> tuple[State, i
         {"id": action_id, "attempt": attempt},
     )
     return (State(found[0][0]), int(found[0][1])) if found else None
+
+
+def was_edited(store: Store, action_id: str, ticket_id: str) -> bool:
+    """Whether somebody who decides about the ticket has put other arguments in place of the ones asked for."""
+    found = store.read("SELECT payload FROM events WHERE action_id = :id AND kind = 'ticket.voted'", {"id": action_id})
+    payloads = (json.loads(row[0]) for row in found)
+    return any(payload.get("ticket") == ticket_id and "digest_before" in payload for payload in payloads)
 
 
 def sessions_with_events(store: Reader) -> list[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, select
+from sqlalchemy import Connection, RowMapping, select, text
 
-from governance.core.grants import Grant, OpenGrant
+from governance.core.grants import Grant, OpenGrant, Wanted
 from governance.store.engine import Store, rows
 from governance.store.schema import grants
 
@@ -27,12 +27,27 @@ _GRANT = (
 _COLUMNS = ", ".join(f'"{column}"' for column in _GRANT)
 
 
-def usable(store: Store, *, rule: str, action_name: str) -> list[Grant]:
-    """Every grant of this rule and action name that nobody has revoked, oldest first; `Grant.covers` picks."""
+_LASTS = """revoked_us IS NULL AND (until_us IS NULL OR until_us > :now) AND (max_uses IS NULL OR uses < max_uses)
+    AND (max_cost_micros IS NULL OR cost_micros < max_cost_micros)"""
+# One that its own action has used up may still let another attempt of it run.
+_CANDIDATES_MAX = 50
+
+
+def usable(store: Store, wanted: Wanted, used_before: str | None) -> list[Grant]:
+    """Grants that may cover `wanted`, the oldest first; `Grant.covers` picks."""
     found: Sequence[Sequence[Any]] = store.read(
         f"""SELECT {_COLUMNS} FROM grants WHERE rule = :rule AND action_name = :name AND revoked_us IS NULL
-            ORDER BY created_us, id""",
-        {"rule": rule, "name": action_name},
+                AND coalesce(agent_id, '') = :agent AND coalesce("user", '') = :user AND ({_LASTS} OR id = :before)
+            ORDER BY created_us, id LIMIT :limit""",
+        {
+            "rule": wanted.rule,
+            "name": wanted.action_name,
+            "agent": wanted.agent_id or "",
+            "user": wanted.user or "",
+            "now": wanted.now_us,
+            "before": used_before or "",
+            "limit": _CANDIDATES_MAX,
+        },
     )
     return [Grant(*row) for row in found]
 
@@ -80,10 +95,10 @@ def find(store: Store, grant_id: str) -> RowMapping | None:
         return connection.execute(select(grants).where(grants.c.id == grant_id)).mappings().first()
 
 
-def listing(store: Store, *, everything: bool, limit: int) -> list[RowMapping]:
-    """Grants for people, the latest first."""
+def listing(store: Store, *, everything: bool, now_us: int, limit: int) -> list[RowMapping]:
+    """Grants for people, the latest first; unless `everything`, those that last."""
     query = select(grants).order_by(grants.c.created_us.desc(), grants.c.id).limit(limit)
     if not everything:
-        query = query.where(grants.c.revoked_us.is_(None))
+        query = query.where(text(_LASTS).bindparams(now=now_us))
     with store.statement() as connection:
         return list(connection.execute(query).mappings())

@@ -1,8 +1,9 @@
 """Kill switches: engaging and releasing them, each in an epoch of its own, and the board of those that are engaged."""
 
-import re
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, select, text
 
@@ -12,6 +13,16 @@ from governance.store.engine import Store, rows
 from governance.store.events import append_in
 from governance.store.guards import SWITCH_LOCK
 from governance.store.schema import switches
+
+_COLUMNS: Final = {
+    Scope.ACTION: "id",
+    Scope.SESSION: "session_id",
+    Scope.STREAM: "stream",
+    Scope.AGENT: "agent_id",
+    Scope.USER: "user",
+    Scope.TEAM: "team",
+    Scope.ORG: "org",
+}
 
 
 def board(store: Store) -> Board:
@@ -33,17 +44,30 @@ def epoch(store: Store) -> int:
 def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
     """Engages `switch` and writes `event`, unless its scope is engaged in this mode; the id of the engaged one.
 
+    Of one that is engaged the grace can still be shortened: by an engagement that would end it earlier.
     When this returns, whatever started before has been committed, and nothing in scope starts any more.
     """
     with store.transaction() as connection:
         _exclude_admissions(store, connection)
         already = rows(
             connection,
-            "SELECT id FROM switches WHERE scope = :scope AND scope_id = :id AND mode = :mode AND released_us IS NULL",
+            """SELECT id, engaged_us, grace_us FROM switches
+                WHERE scope = :scope AND scope_id = :id AND mode = :mode AND released_us IS NULL""",
             {"scope": switch.scope, "id": switch.scope_id, "mode": switch.mode},
         )
         if already:
-            return str(already[0][0])
+            first_id, engaged_us, grace_us = already[0]
+            shorter_us = switch.engaged_us + switch.grace_us - engaged_us
+            # Less time was asked for, not the same by a clock that is behind.
+            if switch.grace_us < grace_us and shorter_us < grace_us:
+                rows(
+                    connection,
+                    """UPDATE switches SET grace_us = :grace, epoch = (SELECT max(epoch) + 1 FROM switches)
+                        WHERE id = :id""",
+                    {"id": first_id, "grace": shorter_us},
+                )
+                append_in(connection, replace(event, kind="switch.shortened"))
+            return str(first_id)
         rows(
             connection,
             """INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
@@ -103,28 +127,24 @@ def listing(store: Store, *, everything: bool, limit: int) -> list[RowMapping]:
         return list(connection.execute(query).mappings())
 
 
-def in_scope(scope: Scope, scope_id: str) -> tuple[str, Mapping[str, Any]]:
-    """The condition on `actions a` that says which actions a switch covers, with its values.
-
-    Of the globs of the scopes name and model it is only their fixed beginning: `Switch.covers` has the last word.
-    """
-    if scope in (Scope.NAME, Scope.MODEL):
-        beginning = re.split(r"[*?\[]", scope_id, maxsplit=1)[0]
-        values = {"beginning": beginning, "length": len(beginning)}
-        return f"substr(a.{scope}, 1, CAST(:length AS integer)) = :beginning", values
-    column = {
-        Scope.ACTION: "id",
-        Scope.SESSION: "session_id",
-        Scope.STREAM: "stream",
-        Scope.AGENT: "agent_id",
-        Scope.USER: "user",
-        Scope.TEAM: "team",
-        Scope.ORG: "org",
-    }.get(scope)
-    return ("1 = 1", {}) if column is None else (f'a."{column}" = :scope_id', {"scope_id": scope_id})
+def in_scope(store: Store, switch: Switch) -> tuple[str, Mapping[str, Any]]:
+    """The condition on `actions a` that says which live actions a switch covers, with its values."""
+    if switch.scope is Scope.SYSTEM:
+        return "1 = 1", {}
+    if switch.scope in (Scope.NAME, Scope.MODEL):
+        # Globs are matched in one place, over the few names there are.
+        column = switch.scope
+        live = store.read(f"SELECT DISTINCT {column} FROM actions WHERE delivered_us IS NULL", {})
+        named = [str(row[0]) for row in live if row[0] is not None and fnmatchcase(str(row[0]), switch.scope_id)]
+        values = {f"name{number}": name for number, name in enumerate(named)}
+        listed = ", ".join(f":{value}" for value in values)
+        return (f"a.{column} IN ({listed})" if named else "1 = 0"), values
+    return f'a."{_COLUMNS[switch.scope]}" = :scope_id', {"scope_id": switch.scope_id}
 
 
 def _exclude_admissions(store: Store, connection: Connection) -> None:
     """Waits for the admissions under way and holds off others until the commit; SQLite does so by itself."""
     if store.is_postgresql:
+        # A client that is suspended in here would hold off the whole fleet.
+        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SWITCH_LOCK})

@@ -44,3 +44,12 @@ def test_hot_budget() -> None:
     assert 0 < found["hold_p50_ms"] <= found["hold_p99_ms"]
     assert found["overshoot"] == 0
     assert found["false_denials"] == 0
+
+
+def test_backlog() -> None:
+    found = figures("backlog", "--parked", "200")
+    assert found["parked"] == 200
+    assert found["swept"] == 100
+    assert found["queue_length"] == 0
+    for step in ("list", "show", "approve", "approve_to_running"):
+        assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]

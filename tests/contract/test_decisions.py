@@ -180,3 +180,27 @@ def test_a_person_resolves_what_is_in_doubt(desk: Desk, outcome: str, state: str
 def test_a_resolution_is_one_of_three(desk: Desk) -> None:
     with pytest.raises(InvalidOption, match="succeeded, failed or retry"):
         resolve(desk.gov, in_doubt(desk), outcome="maybe", by=ANN, reason="r", command_id=None)
+
+
+TWO = """
+version: 1
+streams: {default: {window: 1h, limits: {}}}
+rules:
+  - {id: ask, match: {risk: high}, effect: approval, reason: "two decide", approval: {timeout: 15m, approvals: 2}}
+"""
+
+
+def test_nobody_approves_arguments_they_have_not_seen(database_url: str) -> None:
+    desk = Desk(make_governance(database_url, policy=TWO))
+    made = desk.submit(risk=Risk.HIGH, digest="d" * 64)
+    edited = decide.EditedArguments(made.message, "e" * 64, None)
+    first = decide.approve(desk.gov, made.action_id, by=ANN, reason="with another amount", edit=edited)
+    assert first.state == "parked"
+    with pytest.raises(InvalidOption, match="the arguments were edited"):
+        decide.approve(desk.gov, made.action_id, by=BOB, reason="fine")
+    with pytest.raises(StateConflict, match="about other arguments"):
+        decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="d" * 12)
+    with pytest.raises(InvalidOption, match="at least 8 characters"):
+        decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="e")
+    assert decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="e" * 12).state == "queued"
+    desk.gov.store.close()

@@ -26,6 +26,7 @@ streams:
   small: {window: 1h, timezone: UTC, limits: {cost_usd: "0.10", actions: 10, tokens: 1000}}
   patient: {window: 1h, timezone: UTC, limits: {actions: 1}, on_exhausted: defer}
 rules:
+  - {id: no-secrets, match: {resource: "file:secret*"}, effect: deny, reason: "secrets stay secret"}
   - {id: never, match: {risk: critical}, effect: deny, reason: "too dangerous"}
   - {id: ask, match: {risk: high}, effect: approval, reason: "a person decides", approval: {timeout: 15m}}
   - {id: routine, match: {risk: [low, medium]}, effect: allow}

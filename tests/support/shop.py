@@ -238,3 +238,38 @@ def starts(folder: str) -> None:
     process = subprocess.Popen(["sleep", "60"])
     effect(folder, f"started {current_run().action_id} {process.pid}")
     time.sleep(60)
+
+
+@app.task(name="s.cleans", risk="low", idempotent=True)
+def cleans(folder: str) -> None:
+    """Needs longer to clean up than it takes to be asked twice."""
+    effect(folder, f"started {current_run().action_id}")
+    try:
+        time.sleep(60)
+    finally:
+        time.sleep(0.6)
+        effect(folder, f"cleaned {current_run().action_id}")
+
+
+@app.task(name="s.deaf", risk="low", idempotent=True)
+def deaf(folder: str) -> None:
+    effect(folder, f"started {current_run().action_id}")
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s:
+        with suppress(Exception):
+            time.sleep(0.05)
+
+
+@app.task(name="s.outer", risk="low", idempotent=True)
+def outer(folder: str) -> None:
+    """Waits for another governed task that it calls directly."""
+    cooperates(folder)
+
+
+@app.task(name="s.path", bind=True, risk="low", idempotent=True, resource="file:{path}")
+def path(self: Any, folder: str, path: str, later: str = "") -> str:
+    """Touches a file, and then another one by way of a retry."""
+    effect(folder, f"touched {path}")
+    if later and current_run().attempt == 1:
+        raise self.retry(kwargs={"folder": folder, "path": later}, args=(), countdown=0)
+    return path

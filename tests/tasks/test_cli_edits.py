@@ -26,7 +26,7 @@ def test_edited_arguments_are_what_runs(terminal: Terminal, desk: Desk) -> None:
     message = json.loads(found["message"])
     assert message["arguments"] == [[], kwargs]
     assert message["options"]["queue"] == "celery"
-    assert message["options"]["headers"]["acp"] == {"command_id": "x", "agent_id": "desk-1", "edited": True}
+    assert message["options"]["headers"]["acp"] == {"command_id": "x", "agent_id": "desk-1"}
     assert row(desk, "tickets", made.action_id)["digest"] == expected
     voted = payloads(desk, made.action_id, "ticket.voted")[0]
     assert (voted["digest"], voted["digest_before"], voted["reason"]) == (expected, made.digest, "less")

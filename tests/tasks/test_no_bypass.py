@@ -224,3 +224,22 @@ def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, decl
 def test_a_task_may_opt_out_visibly(shop: Shop) -> None:
     assert ungoverned(shop.tasks.app) == []
     assert "t.noted" in opted_out(shop.tasks.app)
+
+
+def test_a_bound_tasks_arguments_are_named_as_they_are_passed(shop: Shop) -> None:
+    """By position, too: the resource that rules and grants look at is the one that is touched."""
+    sent = shop.tasks.path.delay(str(shop.folder), "public", "")
+    assert sent.get(timeout=20) == "public"
+    found = shop.gov.store.read("SELECT resource FROM actions WHERE id = :id", {"id": sent.id})
+    assert found[0][0] == "file:public"
+
+
+def test_a_retry_with_other_arguments_is_asked_about_what_it_touches_now(shop: Shop) -> None:
+    sent = shop.tasks.path.delay(folder=str(shop.folder), path="open", later="secret")
+    error = failure(sent)
+    assert isinstance(error, ActionDenied)
+    assert error.rule == "no-secrets"
+    assert "touched open" in shop.effects()
+    assert "touched secret" not in shop.effects()
+    found = shop.gov.store.read("SELECT resource FROM actions WHERE id = :id", {"id": sent.id})
+    assert found[0][0] == "file:secret"

@@ -1,0 +1,302 @@
+"""What the operations should do to a handful of actions, said again in plain values: no database, no epoch, no guard.
+
+The state machine test performs every step on the real operations and on this, and compares. The clock is the fleet's;
+ids are the store's, told by the test.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from governance.core.actions import Submission
+from governance.core.instants import SECOND_US, iso
+from governance.core.policy import Risk
+from governance.operations.admit import Admitted
+
+POLICY: Final = """
+version: 1
+streams:
+  default: {window: 1h, timezone: UTC, limits: {cost_usd: "1.00", actions: 1000}}
+  small: {window: 1h, timezone: UTC, limits: {cost_usd: "0.004", actions: 4}}
+  patient: {window: 1h, timezone: UTC, limits: {actions: 2}, on_exhausted: defer}
+  strict: {window: 1h, timezone: UTC, limits: {actions: 2}, on_exhausted: stop}
+rules:
+  - {id: never, match: {risk: critical}, effect: deny, reason: "too dangerous"}
+  - id: two
+    match: {action: case.refund}
+    effect: approval
+    approval: {chain: [{first: team-lead 15m}, {then: on-call 30m}, {then: deny}], approvals: 2}
+  - {id: ask, match: {risk: high}, effect: approval, approval: {timeout: 15m}}
+  - {id: routine, match: {risk: [low, medium]}, effect: allow}
+"""
+#: Another version: requests of the rule `ask` wait longer, and approvals under the first one count no more.
+POLICIES: Final = {"first": POLICY, "second": POLICY.replace("timeout: 15m", "timeout: 20m")}
+STREAMS: Final = ("default", "small", "patient", "strict")
+MINUTE_US: Final = 60 * SECOND_US
+HOUR_US: Final = 60 * MINUTE_US
+ATTEMPTS_MAX: Final = 5
+TERMINAL: Final = ("succeeded", "failed", "denied", "cancelled")
+WAITING: Final = ("queued", "parked", "deferred")
+#: Narrowest first.
+SCOPES: Final = ("action", "session", "stream", "agent", "user", "name", "system")
+
+_LIMITS: Final = {"default": (1000, 1_000_000), "small": (4, 4000), "patient": (2, None), "strict": (2, None)}
+_LEVELS: Final = {
+    ("two", "first"): (("team-lead", 15 * MINUTE_US), ("on-call", 30 * MINUTE_US)),
+    ("two", "second"): (("team-lead", 15 * MINUTE_US), ("on-call", 30 * MINUTE_US)),
+    ("ask", "first"): (("", 15 * MINUTE_US),),
+    ("ask", "second"): (("", 20 * MINUTE_US),),
+}
+
+
+def rule_of(made: Submission) -> str:
+    if made.risk is Risk.CRITICAL:
+        return "never"
+    return "two" if made.name == "case.refund" else "ask" if made.risk is Risk.HIGH else "routine"
+
+
+@dataclass
+class Request:
+    """A ticket; its id is told once the store has it."""
+
+    policy: str
+    digest: str
+    due_us: int
+    expires_us: int
+    id: str = ""
+    state: str = "pending"
+    level: int = 0
+    votes: tuple[str, ...] = ()
+    edited: bool = False
+
+
+@dataclass
+class Act:
+    """An action. `holds` are those of its running attempt, by account."""
+
+    made: Submission
+    session: str
+    digest: str
+    expires_us: int | None
+    state: str = "queued"
+    attempt: int = 0
+    not_before_us: int = 0
+    paused_by: str | None = None
+    ticket: Request | None = None
+    grant: str | None = None
+    worker: str = ""
+    holds: dict[str, int] = field(default_factory=dict)
+    run: Admitted | None = None
+
+    @property
+    def rule(self) -> str:
+        return rule_of(self.made)
+
+    def end(self, state: str) -> None:
+        """In a state in which it does not run."""
+        assert self.state not in TERMINAL, f"{self.state} is the end"
+        self.state, self.worker, self.holds = state, "", {}
+        self.paused_by = None
+
+    def refused(self, state: str, ticket: str) -> None:
+        self.end(state)
+        if self.ticket is not None and self.ticket.state == "pending":
+            self.ticket.state = ticket
+
+
+@dataclass
+class Standing:
+    """A grant."""
+
+    id: str
+    rule: str
+    policy: str
+    like: Submission
+    session: str | None
+    max_uses: int | None
+    max_cost: int | None
+    until_us: int | None
+    created_us: int
+    uses: int = 0
+    cost: int = 0
+    revoked: bool = False
+
+    def covers(self, act: Act, policy: str, session: str, uses: int, now_us: int) -> bool:
+        made = act.made
+        same = (self.rule, _LEVELS[self.rule, self.policy]) == (act.rule, _LEVELS.get((act.rule, policy)))
+        return (
+            same
+            and not self.revoked
+            and (self.like.name, self.like.agent_id, self.like.user) == (made.name, made.agent_id, made.user)
+            and self.session in (None, session)
+            and (self.until_us is None or now_us < self.until_us)
+            and (self.max_uses is None or self.uses + uses <= self.max_uses)
+            and (self.max_cost is None or 0 < made.cost_micros <= self.max_cost - self.cost)
+        )
+
+
+@dataclass
+class Engaged:
+    """A switch."""
+
+    id: str
+    scope: str
+    scope_id: str
+    kill: bool
+
+    def covers(self, act: Act, sessions: set[str]) -> bool:
+        made = act.made
+        match self.scope:
+            case "session":
+                return self.scope_id in sessions
+            case "name":
+                return made.name.startswith(self.scope_id.rstrip("*"))
+            case "system":
+                return True
+        ids = {"action": made.action_id, "stream": made.stream, "agent": made.agent_id, "user": made.user}
+        return ids[self.scope] == self.scope_id
+
+
+@dataclass
+class Model:
+    """Everything that one run of the machine has made. `accounts` are [limit, posted, held]."""
+
+    acts: dict[str, Act] = field(default_factory=dict)
+    grants: list[Standing] = field(default_factory=list)
+    switches: list[Engaged] = field(default_factory=list)
+    pinned: dict[str, str] = field(default_factory=dict)
+    accounts: dict[str, list[int | None]] = field(default_factory=dict)
+
+    def session(self, stream: str, policy: str, now_us: int) -> tuple[str, str]:
+        """The session in force and the policy that whoever opened it had."""
+        session = f"{stream}@{iso(now_us - now_us % HOUR_US)}"
+        if session not in self.pinned:
+            self.pinned[session] = policy
+            actions, cost = _LIMITS[stream]
+            for unit, limit in (("actions", actions), ("cost_micros", cost), ("tokens", None)):
+                self.accounts[f"session:{session}:{unit}"] = [limit, 0, 0]
+        return session, self.pinned[session]
+
+    def submit(self, made: Submission, policy: str, now_us: int) -> Act:
+        session, policy = self.session(made.stream, policy, now_us)
+        act = self.acts[made.action_id] = Act(made, session, made.digest, made.expires_us)
+        if act.rule == "never":
+            act.state = "denied"
+        elif act.rule != "routine" and self._grant(act, policy, session, now_us) is None:
+            self._park(act, policy, now_us)
+        return act
+
+    def arrive(self, act: Act, policy: str, worker: str, now_us: int) -> str:
+        """Moves a queued, due action; the name of the answer. "Stop": a budget has to engage its switch first."""
+        session, policy = self.session(act.made.stream, policy, now_us)
+        switch = self.stopping(act, {act.session, session})
+        if switch is not None and switch.kill:
+            act.refused("cancelled", "cancelled")
+            return "Cancelled"
+        if switch is not None:
+            act.state, act.paused_by, act.not_before_us = "deferred", switch.id, now_us
+            return "Deferred"
+        if act.expires_us is not None and now_us > act.expires_us:
+            act.end("denied")
+            return "Denied"
+        grant = None
+        if act.rule != "routine" and not self._approved(act, policy):
+            grant = self._grant(act, policy, session, now_us)
+            if grant is None:
+                self._park(act, policy, now_us)
+                return "Parked"
+        amounts = {"actions": 1, "cost_micros": act.made.cost_micros, "tokens": act.made.tokens}
+        wanted = {f"session:{session}:{unit}": amount for unit, amount in amounts.items()}
+        if any(not self._fits(account, amount) for account, amount in wanted.items()):
+            return self._exhausted(act, now_us)
+        for account, amount in wanted.items():
+            self._move(account, 0, amount)
+        if grant is not None:
+            grant.uses += act.grant != grant.id
+            grant.cost += act.made.cost_micros
+            act.grant = grant.id
+        if act.ticket is not None and (act.ticket.state, act.ticket.digest) == ("approved", act.digest):
+            act.ticket.state = "consumed"
+        act.state, act.session, act.worker, act.holds = "running", session, worker, wanted
+        act.attempt += 1
+        return "Admitted"
+
+    def stopping(self, act: Act, sessions: set[str]) -> Engaged | None:
+        covering = [switch for switch in self.switches if switch.covers(act, sessions)]
+        return min(covering, key=lambda s: (not s.kill, SCOPES.index(s.scope), s.id), default=None)
+
+    def close(self, act: Act, state: str, used: dict[str, int | None]) -> None:
+        """Ends the running attempt: `used` by unit, None is all that was held."""
+        for account, amount in act.holds.items():
+            spent = used[account.rpartition(":")[2]]
+            self._move(account, amount if spent is None else spent, -amount)
+        act.end(state)
+
+    def reclaim(self, act: Act) -> None:
+        """Its attempt is gone. What must not run twice is in doubt; what a kill switch covers does not run again."""
+        switch = self.stopping(act, {act.session})
+        state = "failed" if act.attempt >= ATTEMPTS_MAX else "queued"
+        if not act.made.idempotent:
+            state = "in_doubt"
+        elif switch is not None and switch.kill:
+            state = "cancelled"
+        self.close(act, state, dict.fromkeys(("actions", "cost_micros", "tokens")))
+
+    def escalate(self, now_us: int) -> None:
+        for act in self.in_state("parked"):
+            ticket = act.ticket
+            assert ticket is not None
+            levels = _LEVELS[act.rule, ticket.policy]
+            while act.state == "parked" and ticket.due_us <= now_us:
+                if ticket.level + 1 < len(levels):
+                    ticket.level += 1
+                    ticket.due_us = min(ticket.due_us + levels[ticket.level][1], ticket.expires_us)
+                else:
+                    act.refused("denied", "expired")
+
+    def may_approve(self, act: Act, role: str) -> bool:
+        assert act.ticket is not None
+        asked = {level[0] for level in _LEVELS[act.rule, act.ticket.policy][: act.ticket.level + 1]}
+        return role == "any" or "" in asked or role in asked
+
+    def in_state(self, *states: str) -> list[Act]:
+        return [act for act in self.acts.values() if act.state in states]
+
+    def _approved(self, act: Act, policy: str) -> bool:
+        ticket = act.ticket
+        return (
+            ticket is not None
+            and ticket.state in ("approved", "consumed")
+            and (ticket.digest, ticket.policy) == (act.digest, policy)
+        )
+
+    def _grant(self, act: Act, policy: str, session: str, now_us: int) -> Standing | None:
+        for grant in sorted(self.grants, key=lambda grant: (grant.created_us, grant.id)):
+            if grant.covers(act, policy, session, int(grant.id != act.grant), now_us):
+                return grant
+        return None
+
+    def _park(self, act: Act, policy: str, now_us: int) -> None:
+        levels = _LEVELS[act.rule, policy]
+        ends_us = now_us + sum(level[1] for level in levels)
+        act.state, act.ticket = "parked", Request(policy, act.digest, now_us + levels[0][1], ends_us)
+
+    def _fits(self, account: str, amount: int) -> bool:
+        limit, posted, held = self.accounts[account]
+        assert posted is not None
+        assert held is not None
+        return limit is None or posted + held + amount <= limit
+
+    def _move(self, account: str, posted: int, held: int) -> None:
+        limit, before, holding = self.accounts[account]
+        assert before is not None
+        assert holding is not None
+        self.accounts[account] = [limit, before + posted, holding + held]
+
+    def _exhausted(self, act: Act, now_us: int) -> str:
+        if act.made.stream == "strict":
+            return "Stop"
+        if act.made.stream == "patient":
+            act.state, act.not_before_us = "deferred", now_us - now_us % HOUR_US + HOUR_US
+            return "Deferred"
+        act.end("denied")
+        return "Denied"
