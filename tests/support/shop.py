@@ -1,5 +1,6 @@
 """Somebody's own Celery project that uses governance: two lines, and the tasks the tests need."""
 
+import asyncio
 import logging
 import os
 import signal
@@ -273,3 +274,24 @@ def path(self: Any, folder: str, path: str, later: str = "") -> str:
     if later and current_run().attempt == 1:
         raise self.retry(kwargs={"folder": folder, "path": later}, args=(), countdown=0)
     return path
+
+
+@app.task(name="s.again", autoretry_for=(Exception,), retry_backoff=False, risk="low", idempotent=True)
+def again(folder: str) -> None:
+    """Asks for another attempt whatever ends it."""
+    effect(folder, f"started {current_run().action_id}")
+    time.sleep(60)
+
+
+@app.task(name="s.awaits", risk="low", idempotent=True)
+def awaits(folder: str) -> None:
+    """Waits in an event loop, and cleans up in it."""
+
+    async def body() -> None:
+        effect(folder, f"started {current_run().action_id}")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            effect(folder, f"cleaned {current_run().action_id}")
+
+    asyncio.run(body())

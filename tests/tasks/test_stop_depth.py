@@ -1,6 +1,7 @@
 """A kill switch where it is hard: what was killed stays dead, cleanups are let be, calls inside calls, two graces."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 
 from acp_tasks import offspring
 from acp_tasks.stop import StopReport, stop
-from governance.core.switches import EVERYTHING, Mode, Scope
+from governance.core.switches import EVERYTHING, Mode, Scope, Switch
 from governance.errors import ActionCancelled
 from governance.operations import audit, switches
 from tests.support.fleet import Shop, eventually, failure
@@ -84,6 +85,38 @@ def test_of_two_switches_the_shorter_grace_counts_and_a_grace_can_be_shortened(s
     assert [one.state for one in again.ended] == ["cancelled"]
     assert isinstance(failure(first), ActionCancelled)
     assert isinstance(failure(second), ActionCancelled)
+
+
+@pytest.mark.parametrize("kind", ["again", "awaits"])
+def test_whatever_a_body_is_made_of_it_ends_cancelled(shop: Shop, kind: str) -> None:
+    sent = getattr(shop.tasks, kind).delay(str(shop.folder))
+    begun(shop, sent.id)
+    report = halt(shop, Scope.ACTION, sent.id, 10)
+    assert [one.state for one in report.ended] == ["cancelled"]
+    assert report.last_stop_ms is not None
+    assert report.last_stop_ms < 5000
+    assert isinstance(failure(sent), ActionCancelled)
+    assert (f"cleaned {sent.id}" in shop.effects()) == (kind == "awaits")
+    assert audit.verify(shop.gov).problems == ()
+
+
+def test_a_worker_that_is_frozen_is_named_and_stops_when_it_wakes_up(shop: Shop) -> None:
+    sent = shop.tasks.sleeps.delay(str(shop.folder))
+    begun(shop, sent.id)
+    (running,) = switches.running_in(shop.gov, Switch("", Scope.ACTION, sent.id, Mode.KILL, "", 0, 0))
+    pids = [shop.processes[-1].pid, int(running.child.rpartition("-")[2])]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        report = halt(shop, Scope.ACTION, sent.id, 0.2)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+    assert (report.acknowledged, report.silent, report.still_running) == ((), (running.worker_id,), 1)
+    assert report.last_stop_ms is None
+    assert isinstance(failure(sent), ActionCancelled)
+    assert shop.tasks.add.delay(1, 2).get(timeout=20) == 3
+    assert audit.verify(shop.gov).problems == ()
 
 
 def test_only_a_pool_child_ends_what_was_started_in_its_group() -> None:

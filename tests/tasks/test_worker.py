@@ -5,12 +5,15 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from acp_tasks.fleet.postgres import PostgresServer
+from governance.core.policy import Risk
 from tests.support.fleet import Shop, eventually
+from tests.support.governed import Desk, ManualClock
 
 
 @pytest.fixture
@@ -50,6 +53,21 @@ def test_a_line_written_in_a_body_says_which_action_it_belongs_to(shop: Shop) ->
         "attempt": 1,
         "stream": "default",
     }
+
+
+def test_what_became_overdue_meanwhile_is_denied_before_the_first_message_is_taken(shop: Shop) -> None:
+    yesterday = ManualClock(shop.gov.clock.now_us() - 24 * 3600 * 1_000_000)
+    then = replace(shop.gov, clock=yesterday, sessions={}, policies={}, boards=[])
+    overdue = Desk(then).submit(risk=Risk.HIGH)
+    assert shop.state(overdue.action_id) == "parked"
+    sent = shop.tasks.add.delay(1, 2)
+    shop.worker(concurrency=1).ready()
+    assert sent.get(timeout=20) == 3
+    trail = "SELECT action_id, kind FROM events WHERE kind IN ('action.admitted', 'action.denied') ORDER BY id"
+    assert [tuple(row) for row in shop.gov.store.read(trail, {})] == [
+        (overdue.action_id, "action.denied"),
+        (sent.id, "action.admitted"),
+    ]
 
 
 def test_pool_children_do_not_share_their_parents_connections(shop: Shop) -> None:
