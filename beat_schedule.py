@@ -16,6 +16,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "relay": _every("acp.relay", 5.0),
     # A dead worker is suspected by one tick and given up by a later one; together with the lease under 30 s.
     "recovery": _every("acp.recovery", 4.0),
+    # The next window is open well before one ends; what is over is emptied and closed this much later at most.
+    "rotation": _every("acp.rotation", 5.0),
     # What waits in the scope of a kill switch is cancelled, and what a pause held up goes on, this much later at most.
     "switches": _every("acp.switches", 5.0),
     # An approval that timed out moves up its chain, or is denied, this much later at most.

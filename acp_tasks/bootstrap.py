@@ -62,6 +62,7 @@ def assemble(settings: Settings) -> Parts:
             heartbeat_s=settings.heartbeat_s,
             lease_s=settings.lease_s,
             relay_s=settings.relay_s,
+            time_limit_s=settings.time_limit_s,
         ),
     )
     return Parts(settings, gov, spool)

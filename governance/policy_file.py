@@ -115,6 +115,7 @@ def _plan(stream: StreamModel) -> StreamPlan:
         window=WindowPlan(stream.window, stream.timezone),
         limits=Limits(stream.limits.cost_usd, stream.limits.actions, stream.limits.tokens),
         on_exhausted=stream.on_exhausted,
+        grace_us=stream.grace,
     )
 
 

@@ -172,6 +172,7 @@ class StreamModel(Model):
     timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
     limits: LimitsModel
     on_exhausted: OnExhausted = OnExhausted.DENY
+    grace: Duration | None = None
 
 
 class MatchModel(Model):

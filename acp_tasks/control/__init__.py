@@ -11,6 +11,7 @@ from acp_tasks.control.escalation import escalate
 from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
+from acp_tasks.control.rotation import turn_sessions
 from acp_tasks.control.sealing import seal
 from acp_tasks.control.switches import clear_up
 from governance.operations.context import Governance
@@ -21,6 +22,7 @@ Job = Callable[[Celery, Governance], object]
 JOBS: dict[str, Job] = {
     "acp.relay": relay,
     "acp.recovery": recover,
+    "acp.rotation": turn_sessions,
     "acp.escalation": escalate,
     "acp.switches": clear_up,
     "acp.notices": tell,

@@ -36,6 +36,8 @@ class Change:
     ticket: OpenTicket | MoveTicket | None = None
     grant: UseGrant | None = None
     epoch: int | None = None
+    #: What another session's trail says of the same change.
+    echo: Event | None = None
 
     @property
     def attempt(self) -> int:

@@ -30,3 +30,5 @@ class StreamPlan:
     window: WindowPlan
     limits: Limits
     on_exhausted: OnExhausted = OnExhausted.DENY
+    #: What still runs at the end of a window may go on for so long; None is as long as an attempt may run.
+    grace_us: int | None = None

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from governance.core.events import Event
 from governance.core.instants import iso
 from governance.core.ledger import Account, Unit
 from governance.core.plans import Limits
@@ -35,3 +36,21 @@ def accounts(session: Session, limits: Limits) -> tuple[Account, ...]:
     """The accounts that are opened with a session, empty."""
     limit = {Unit.COST: limits.cost_micros, Unit.ACTIONS: limits.actions, Unit.TOKENS: limits.tokens}
     return tuple(Account(account_id(session.id, unit), unit, limit[unit], 0, 0, session.window.end_us) for unit in Unit)
+
+
+def opening(session: Session, limits: Limits, *, actor: str, at_us: int, **why: object) -> Event:
+    """The first event of a session's trail: its bounds, its policy and what it may use."""
+    return Event(
+        session_id=session.id,
+        kind="session.opened",
+        actor=actor,
+        at_us=at_us,
+        payload={
+            "stream": session.stream,
+            "policy": session.policy_hash,
+            "window_start_us": session.window.start_us,
+            "window_end_us": session.window.end_us,
+            "limits": {"cost_micros": limits.cost_micros, "actions": limits.actions, "tokens": limits.tokens},
+            **why,
+        },
+    )

@@ -1,7 +1,7 @@
 """One constructor per edge of `governance.core.actions.EDGES`: which columns it writes, and what its event says."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change
@@ -401,6 +401,31 @@ def asked_on(
         ),
         columns={"state": ref.state, **_edited(edit)},
         ticket=ticket,
+    )
+
+
+def carried(ref: ActionRef, by: Author, *, into: str, epoch: int) -> Change:
+    """Its window is over and it waits on, in the next one; both trails say so."""
+    side = Event(
+        session_id=ref.session_id,
+        kind="action.carried_out",
+        actor=by.actor,
+        at_us=by.at_us,
+        action_id=ref.id,
+        attempt=ref.attempt,
+        payload={"state": ref.state, "into": into},
+    )
+    return Change(
+        expected=ref,
+        event=side,
+        columns={"session_id": into},
+        epoch=epoch,
+        echo=replace(
+            side,
+            session_id=into,
+            kind="action.carried_in",
+            payload={"state": ref.state, "from": ref.session_id},
+        ),
     )
 
 

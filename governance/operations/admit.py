@@ -142,6 +142,9 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         if answer is not None:
             return answer
         board = board_at(gov, epoch)
+        if gov.sessions.get(stream) is not force.session:
+            # A session was turned early: which one is in force is asked anew.
+            continue
         decision = core.decide(_snapshot(gov, action, force, accounts, board, arrival, now_us))
         if isinstance(decision, core.EngageSwitch):
             engage_by_budget(gov, decision.scope, decision.scope_id, decision.rule, decision.reason)

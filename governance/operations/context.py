@@ -22,6 +22,7 @@ class Limits:
     heartbeat_s: float = 3.0
     lease_s: float = 12.0
     relay_s: float = 30.0
+    time_limit_s: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from governance.core.drills import (
 from governance.core.events import Event, StoredEvent
 from governance.core.policy import ActionFacts, Park, Policy, Risk, decide
 from governance.core.principals import OPERATOR, Principal
-from governance.core.sessions import Session, accounts, session_id
+from governance.core.sessions import Session, accounts, opening, session_id
 from governance.core.switches import Scope
 from governance.core.windows import Window
 from governance.errors import InvalidOption, NotFound, StateConflict
@@ -266,19 +266,7 @@ def _open(gov: Governance, session: Session, now_us: int) -> None:
     policy, source = drill_policy()
     limits = policy.plan_for(session.stream).limits
     store_sessions.keep_policy(gov.store, policy, source, now_us)
-    event = Event(
-        session.id,
-        "session.opened",
-        DRILL.actor,
-        now_us,
-        payload={
-            "stream": session.stream,
-            "policy": session.policy_hash,
-            "window_start_us": session.window.start_us,
-            "window_end_us": session.window.end_us,
-            "limits": {"cost_micros": limits.cost_micros, "actions": limits.actions, "tokens": limits.tokens},
-        },
-    )
+    event = opening(session, limits, actor=DRILL.actor, at_us=now_us)
     store_sessions.open_once(gov.store, session, accounts(session, limits), event)
 
 

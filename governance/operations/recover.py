@@ -66,6 +66,17 @@ def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list
     return moved
 
 
+def overstayed(gov: Governance, session_id: str, actor: str) -> dict[str, int]:
+    """Gives up what still runs in a session whose window and grace are over; how many went to which state."""
+    reason = f"session {session_id} is over, and its grace too"
+    return dict(
+        _to_the_end(
+            partial(actions.running_in, gov.store, session_id, _BATCH),
+            partial(_reclaim, gov, reason=reason, actor=actor),
+        )
+    )
+
+
 def ended_by_force(gov: Governance, action_id: str, worker_id: str, child: str, error_type: str, reason: str) -> None:
     """The worker kills the child that runs `action_id`, and Celery has ended it: it does not run again by itself.
 

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from governance.core.events import Event
 from governance.core.plans import StreamPlan
 from governance.core.policy import Policy
-from governance.core.sessions import Session, accounts, session_id
+from governance.core.sessions import Session, accounts, opening, session_id
 from governance.core.windows import Window, window_at
 from governance.errors import NotFound
 from governance.operations.context import Governance
@@ -27,11 +26,12 @@ class InForce:
 def in_force(gov: Governance, stream: str, now_us: int) -> InForce:
     """The session of `stream` at `now_us`, opened if nobody has.
 
-    A session keeps the window it was opened with; when a policy changes the length, the next one begins where it ends.
+    A session keeps the window it was opened with, unless it is turned early; when a policy changes the length, the next
+    one begins where it ends.
     """
     session = gov.sessions.get(stream)
     if session is None or not session.window.start_us <= now_us < session.window.end_us:
-        session = store_sessions.at(gov.store, stream, now_us) or _open(gov, stream, now_us)
+        session = store_sessions.at(gov.store, stream, now_us) or open_at(gov, stream, now_us, now_us)
         if len(gov.sessions) >= _KEPT_SESSIONS:
             gov.sessions.clear()
         gov.sessions[stream] = session
@@ -52,24 +52,17 @@ def pinned_policy(gov: Governance, policy_hash: str) -> Policy:
     return policy
 
 
-def _open(gov: Governance, stream: str, now_us: int) -> Session:
-    aligned = window_at(gov.policy.plan_for(stream).window, now_us)
-    before_us = store_sessions.last_end(gov.store, stream, now_us)
-    window = Window(max(aligned.start_us, before_us or 0), aligned.end_us)
+def open_at(gov: Governance, stream: str, at_us: int, now_us: int) -> Session:
+    """The session of `stream` at `at_us`, opened with this process's policy unless it is open.
+
+    It fills the aligned window as far as other sessions of the stream leave room.
+    """
+    plan = gov.policy.plan_for(stream)
+    aligned = window_at(plan.window, at_us)
+    before_us = store_sessions.last_end(gov.store, stream, at_us)
+    after_us = store_sessions.next_start(gov.store, stream, at_us)
+    window = Window(max(aligned.start_us, before_us or 0), min(aligned.end_us, after_us or aligned.end_us))
     session = Session(session_id(stream, window), stream, window, gov.policy.hash)
     store_sessions.keep_policy(gov.store, gov.policy, gov.policy_source, now_us)
-    limits = gov.policy.plan_for(session.stream).limits
-    event = Event(
-        session_id=session.id,
-        kind="session.opened",
-        actor="governance",
-        at_us=now_us,
-        payload={
-            "stream": session.stream,
-            "policy": session.policy_hash,
-            "window_start_us": session.window.start_us,
-            "window_end_us": session.window.end_us,
-            "limits": {"cost_micros": limits.cost_micros, "actions": limits.actions, "tokens": limits.tokens},
-        },
-    )
-    return store_sessions.open_once(gov.store, session, accounts(session, limits), event)
+    event = opening(session, plan.limits, actor="governance", at_us=now_us)
+    return store_sessions.open_once(gov.store, session, accounts(session, plan.limits), event)

@@ -56,7 +56,7 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
     now_us = gov.clock.now_us()
     force = in_force(gov, submission.stream, now_us)
     entry = _entry(gov, submission, force, decide(force.policy, submission.facts()), now_us)
-    recorded = submissions.record(
+    ends_us = submissions.record(
         gov.store,
         submission,
         session_id=force.session.id,
@@ -68,7 +68,10 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
         guidance=entry.guidance,
         suggest=entry.suggest,
     )
-    if recorded:
+    if ends_us is not None:
+        if ends_us <= now_us:
+            # It was turned early, unknown to this process. Its admission is in the next one; so is what comes after it.
+            gov.sessions.pop(submission.stream, None)
         return Recorded(submission.action_id, entry.state)
     return _first(gov, submission)
 

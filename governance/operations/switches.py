@@ -128,8 +128,9 @@ def board_now(gov: Governance) -> Board:
 
 
 def board_at(gov: Governance, epoch: int) -> Board:
-    """The board of `epoch`, or of a later one."""
+    """The board of `epoch`, or of a later one. What is kept in memory of sessions holds for one epoch, too."""
     if not gov.boards or gov.boards[0].epoch != epoch:
+        gov.sessions.clear()
         gov.boards[:] = [switches.board(gov.store)]
     return gov.boards[0]
 

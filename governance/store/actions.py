@@ -12,6 +12,7 @@ from governance.core.changes import ActionRef
 from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
 from governance.store.engine import Reader, Store
+from governance.store.epochs import EPOCH
 from governance.store.schema import actions, entries
 
 
@@ -109,7 +110,7 @@ _WIDTH = len(_ACTION) + len(_TICKET)
 def _gather_sql(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
     return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us,
-            (SELECT coalesce(max(epoch), 0) FROM switches)
+            {EPOCH}
         {_FROM} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
 
 
@@ -148,8 +149,8 @@ def find_by_command(store: Store, command_id: str, action_id: str) -> ActionRow 
 def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
     """Whether `attempt` is the one that runs `action_id`, and the switches' epoch."""
     found = store.read(
-        """SELECT (SELECT count(*) FROM actions WHERE id = :id AND attempt = :attempt AND state = 'running'),
-            (SELECT coalesce(max(epoch), 0) FROM switches)""",
+        f"""SELECT (SELECT count(*) FROM actions WHERE id = :id AND attempt = :attempt AND state = 'running'),
+            {EPOCH}""",
         {"id": action_id, "attempt": attempt},
     )
     return bool(found[0][0]), int(found[0][1])
@@ -252,6 +253,24 @@ def waiting_where(store: Store, where: str, values: Mapping[str, Any], *, after:
         f"""a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred') AND a.id > :after AND {where}
             ORDER BY a.id LIMIT :limit""",
         {**values, "after": after, "limit": limit},
+    )
+
+
+def open_in(store: Store, session_id: str, *, after: str, limit: int) -> list[ActionRow]:
+    """A page, by id after `after`, of what waits in a session: for a worker, a person or a time."""
+    return _listed(
+        store,
+        """a.delivered_us IS NULL AND a.session_id = :session AND a.id > :after
+            AND a.state IN ('queued', 'parked', 'deferred', 'in_doubt') ORDER BY a.id LIMIT :limit""",
+        {"session": session_id, "after": after, "limit": limit},
+    )
+
+
+def running_in(store: Store, session_id: str, limit: int) -> list[ActionRow]:
+    return _listed(
+        store,
+        "a.delivered_us IS NULL AND a.session_id = :session AND a.state = 'running' ORDER BY a.id LIMIT :limit",
+        {"session": session_id, "limit": limit},
     )
 
 

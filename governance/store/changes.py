@@ -1,9 +1,9 @@
 """The one write path of an action's life: a whole `Change` or nothing.
 
-Guards: the action is in the expected state and attempt, its ticket at the expected step, the switches at the expected
-epoch, the grant that is used still lasts, and every hold fits its account. PostgreSQL does it in one statement of
-writable CTEs, so that a hot account stays locked for the time of one round trip; SQLite does the same steps one by one
-in a transaction. The contract suite runs both.
+Guards: the action is in the expected session, state and attempt, its ticket at the expected step, the switches at the
+expected epoch, the grant that is used still lasts, and every hold fits its account. PostgreSQL does it in one statement
+of writable CTEs, so that a hot account stays locked for the time of one round trip; SQLite does the same steps one by
+one in a transaction. The contract suite runs both.
 
 Lock order is action, ticket, grant, accounts by id, on every path, so writers wait and never deadlock.
 """
@@ -21,6 +21,7 @@ from governance.core.events import Event
 from governance.core.ledger import EntryKind
 from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.engine import Store, rows
+from governance.store.epochs import EPOCH
 
 # A write that took longer waited for somebody's lock or for a slow disk; one that did not is faster as one commit.
 _QUEUEING_S = 0.005
@@ -33,6 +34,7 @@ class _Moved(Exception):
 
 def apply(store: Store, change: Change) -> bool:
     """Applies `change`; False when something it expected has moved on, and then nothing was written."""
+    assert change.echo is None, "one statement writes one event"
     if store.is_postgresql:
         return _apply_wide(store, change)
     try:
@@ -67,8 +69,16 @@ def apply_in(connection: Connection, change: Change) -> bool:
     """`apply` inside the caller's transaction, which must be rolled back on False."""
     if connection.dialect.name == "postgresql":
         sql, values = _wide(change)
-        return bool(rows(connection, sql, values)[0][0])
-    return _stepwise(connection, change)
+        applied = bool(rows(connection, sql, values)[0][0])
+    else:
+        applied = _stepwise(connection, change)
+    if applied and change.echo is not None:
+        rows(
+            connection,
+            f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})",
+            event_values(change.echo),
+        )
+    return applied
 
 
 def event_values(event: Event) -> dict[str, Any]:
@@ -149,6 +159,7 @@ def _values(change: Change) -> dict[str, Any]:
     expected = change.expected
     values = {
         "g_id": expected.id,
+        "g_session": expected.session_id,
         "g_state": expected.state,
         "g_attempt": expected.attempt,
         **{f"s_{column}": _stored(value) for column, value in change.columns.items()},
@@ -211,7 +222,7 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none."""
     parts = [
         """found AS MATERIALIZED (SELECT id FROM actions
-            WHERE id = :g_id AND state = :g_state AND attempt = :g_attempt FOR UPDATE)"""
+            WHERE id = :g_id AND session_id = :g_session AND state = :g_state AND attempt = :g_attempt FOR UPDATE)"""
     ]
     passed, before = ["EXISTS (SELECT 1 FROM found)"], ["found"]
     if ticket == "move":
@@ -286,12 +297,11 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
 
 def _stepwise(connection: Connection, change: Change) -> bool:
     values = _values(change)
-    if change.epoch is not None and not rows(
-        connection, "SELECT 1 WHERE (SELECT coalesce(max(epoch), 0) FROM switches) = :g_epoch", values
-    ):
+    if change.epoch is not None and not rows(connection, f"SELECT 1 WHERE {EPOCH} = :g_epoch", values):
         return False
     sets = ", ".join(f'"{column}" = :s_{column}' for column in change.columns)
-    moved = f"UPDATE actions SET {sets} WHERE id = :g_id AND state = :g_state AND attempt = :g_attempt RETURNING id"
+    moved = f"""UPDATE actions SET {sets} WHERE id = :g_id AND session_id = :g_session AND state = :g_state
+        AND attempt = :g_attempt RETURNING id"""
     if not rows(connection, moved, values):
         return False
     if isinstance(change.ticket, MoveTicket) and not rows(connection, f"{_MOVE_TICKET} RETURNING id", values):

@@ -1,10 +1,7 @@
 """What the database itself guards; created by the migrations.
 
-Triggers keep the trail and the ledger append-only. `switch_epoch()` is how PostgreSQL makes an admission and a kill
-switch exclude each other: it takes the admissions' side of a lock whose other side an engagement takes, and only then
-reads, so that nothing is admitted after the commit of a switch it did not see. SQLite has one writer at a time.
-
-An event may change once: from unsealed to sealed, its content untouched.
+Triggers keep the trail and the ledger append-only. An event may change once: from unsealed to sealed, its content
+untouched.
 """
 
 _CONTENT = ("id", "session_id", "kind", "actor", "at_us", "action_id", "attempt", "state", "payload")
@@ -32,10 +29,3 @@ POSTGRESQL = (
     "CREATE TRIGGER events_kept BEFORE DELETE ON events FOR EACH ROW EXECUTE FUNCTION refuse_change()",
     "CREATE TRIGGER entries_fixed BEFORE UPDATE OR DELETE ON entries FOR EACH ROW EXECUTE FUNCTION refuse_change()",
 )
-# "acps" in ASCII.
-SWITCH_LOCK = 0x61637073
-SWITCH_EPOCH = f"""CREATE FUNCTION switch_epoch() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
-    BEGIN
-        PERFORM pg_advisory_xact_lock_shared({SWITCH_LOCK});
-        RETURN (SELECT coalesce(max(epoch), 0) FROM switches);
-    END $$"""

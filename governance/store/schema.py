@@ -62,9 +62,20 @@ sessions = Table(
     Column("window_end_us", BigInteger, nullable=False),
     Column("policy_hash", Text, ForeignKey("policies.hash"), nullable=False),
     Column("opened_us", BigInteger, nullable=False),
+    Column("closed_us", BigInteger),  # nothing of it is left to be done
+    Column("summary", Text),  # JSON: what happened in it
+    Column("epoch", BigInteger),  # of its early turn or of its closing
     UniqueConstraint("stream", "window_start_us"),
     CheckConstraint("window_end_us > window_start_us", name="window_forward"),
 )
+_unclosed = text("closed_us IS NULL")
+Index(
+    "ix_sessions_unclosed",
+    sessions.c.window_end_us,
+    postgresql_where=_unclosed,
+    sqlite_where=_unclosed,
+)
+Index("ix_sessions_epoch", sessions.c.epoch)
 
 actions = Table(
     "actions",
@@ -134,6 +145,12 @@ Index(
     "ix_actions_live",
     actions.c.state,
     actions.c.created_us,
+    postgresql_where=_undelivered,
+    sqlite_where=_undelivered,
+)
+Index(
+    "ix_actions_session_live",
+    actions.c.session_id,
     postgresql_where=_undelivered,
     sqlite_where=_undelivered,
 )

@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 
+from sqlalchemy import Connection
+
 from governance.core.events import Event
 from governance.core.ledger import Account
 from governance.core.policy import Policy
 from governance.core.sessions import Session
 from governance.core.windows import Window
-from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.engine import Store, rows
+from governance.store.events import append_in
 
 _COLUMNS = "id, stream, window_start_us, window_end_us, policy_hash"
 
@@ -27,7 +29,7 @@ def policy_source(store: Store, policy_hash: str) -> str | None:
 
 def find(store: Store, session_id: str) -> Session | None:
     found = store.read(f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session_id})
-    return _session(found[0]) if found else None
+    return as_session(found[0]) if found else None
 
 
 def at(store: Store, stream: str, now_us: int) -> Session | None:
@@ -37,7 +39,7 @@ def at(store: Store, stream: str, now_us: int) -> Session | None:
             ORDER BY window_start_us DESC LIMIT 1""",
         {"stream": stream, "now": now_us},
     )
-    return _session(found[0]) if found else None
+    return as_session(found[0]) if found else None
 
 
 def last_end(store: Store, stream: str, now_us: int) -> int | None:
@@ -49,45 +51,56 @@ def last_end(store: Store, stream: str, now_us: int) -> int | None:
     return found[0][0] if found else None
 
 
+def next_start(store: Store, stream: str, from_us: int) -> int | None:
+    """When the next session of a stream begins that was opened ahead."""
+    found = store.read(
+        "SELECT min(window_start_us) FROM sessions WHERE stream = :stream AND window_start_us > :from",
+        {"stream": stream, "from": from_us},
+    )
+    return found[0][0] if found else None
+
+
 def open_once(store: Store, session: Session, accounts: Sequence[Account], event: Event) -> Session:
     """Opens `session` with its accounts unless it is open already; returns the one that is."""
     with store.transaction() as connection:
-        opened = rows(
+        open_in(connection, session, accounts, event)
+        return as_session(rows(connection, f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session.id})[0])
+
+
+def open_in(connection: Connection, session: Session, accounts: Sequence[Account], event: Event) -> bool:
+    """`open_once` in the caller's transaction; whether this call opened it."""
+    opened = rows(
+        connection,
+        f"""INSERT INTO sessions ({_COLUMNS}, opened_us)
+            VALUES (:id, :stream, :start, :end, :policy, :now) ON CONFLICT DO NOTHING RETURNING id""",
+        {
+            "id": session.id,
+            "stream": session.stream,
+            "start": session.window.start_us,
+            "end": session.window.end_us,
+            "policy": session.policy_hash,
+            "now": event.at_us,
+        },
+    )
+    for account in accounts if opened else ():
+        rows(
             connection,
-            f"""INSERT INTO sessions ({_COLUMNS}, opened_us)
-                VALUES (:id, :stream, :start, :end, :policy, :now) ON CONFLICT DO NOTHING RETURNING id""",
+            """INSERT INTO accounts (id, scope, scope_id, unit, window_start_us, window_end_us, limit_amount,
+                posted, held) VALUES (:id, 'session', :session, :unit, :start, :end, :limit, 0, 0)""",
             {
-                "id": session.id,
-                "stream": session.stream,
+                "id": account.id,
+                "session": session.id,
+                "unit": account.unit,
                 "start": session.window.start_us,
                 "end": session.window.end_us,
-                "policy": session.policy_hash,
-                "now": event.at_us,
+                "limit": account.limit,
             },
         )
-        if opened:
-            for account in accounts:
-                rows(
-                    connection,
-                    """INSERT INTO accounts (id, scope, scope_id, unit, window_start_us, window_end_us, limit_amount,
-                        posted, held) VALUES (:id, 'session', :session, :unit, :start, :end, :limit, 0, 0)""",
-                    {
-                        "id": account.id,
-                        "session": session.id,
-                        "unit": account.unit,
-                        "start": session.window.start_us,
-                        "end": session.window.end_us,
-                        "limit": account.limit,
-                    },
-                )
-            rows(
-                connection,
-                f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})",
-                event_values(event),
-            )
-        return _session(rows(connection, f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session.id})[0])
+    if opened:
+        append_in(connection, event)
+    return bool(opened)
 
 
-def _session(row: Sequence[object]) -> Session:
+def as_session(row: Sequence[object]) -> Session:
     id_, stream, start, end, policy_hash = row
     return Session(str(id_), str(stream), Window(int(str(start)), int(str(end))), str(policy_hash))

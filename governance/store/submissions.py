@@ -68,8 +68,8 @@ def record(
     reason: str,
     guidance: str | None = None,
     suggest: tuple[str, ...] = (),
-) -> bool:
-    """True when this call recorded the action; False when its id or command_id was there before."""
+) -> int | None:
+    """When the session's window ends, if this call recorded the action; None: its id or command_id was there before."""
     now_us = event.at_us
     values: dict[str, Any] = {
         "a_id": submission.action_id,
@@ -109,7 +109,8 @@ def record(
         **ticket_values(ticket),
     }
     if store.is_postgresql:
-        return bool(store.run(_wide_sql(ticket is not None), values)[0][0])
+        found = store.run(_wide_sql(ticket is not None), values)
+        return int(found[0][0]) if found else None
     return _stepwise(store, values, ticket)
 
 
@@ -124,18 +125,19 @@ def _wide_sql(with_ticket: bool) -> str:
             ON CONFLICT DO NOTHING RETURNING id),
         {ticket}
         event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM recorded)
-        SELECT count(*) FROM recorded"""
+        SELECT window_end_us FROM sessions, recorded WHERE sessions.id = :a_session_id"""
 
 
-def _stepwise(store: Store, values: Mapping[str, Any], ticket: OpenTicket | None) -> bool:
+def _stepwise(store: Store, values: Mapping[str, Any], ticket: OpenTicket | None) -> int | None:
     with store.transaction() as connection:
         if not rows(
             connection,
             f"INSERT INTO actions ({_COLUMNS}) VALUES ({_PARAMETERS}) ON CONFLICT DO NOTHING RETURNING id",
             values,
         ):
-            return False
+            return None
         if ticket is not None:
             rows(connection, f"INSERT INTO tickets ({TICKET_COLUMNS}) VALUES ({TICKET_PARAMETERS})", values)
         rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", values)
-    return True
+        ends = rows(connection, "SELECT window_end_us FROM sessions WHERE id = :a_session_id", values)
+    return int(ends[0][0])

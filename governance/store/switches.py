@@ -5,13 +5,13 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from sqlalchemy import Connection, RowMapping, select, text
+from sqlalchemy import RowMapping, select
 
 from governance.core.events import Event
 from governance.core.switches import Board, Mode, Scope, Switch
 from governance.store.engine import Store, rows
+from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
-from governance.store.guards import SWITCH_LOCK
 from governance.store.schema import switches
 
 _COLUMNS: Final = {
@@ -28,8 +28,8 @@ _COLUMNS: Final = {
 def board(store: Store) -> Board:
     """Every engaged switch and the epoch, as one statement saw them."""
     found = store.read(
-        """SELECT s.epoch, e.id, e.scope, e.scope_id, e.mode, e.reason, e.grace_us, e.engaged_us
-            FROM (SELECT coalesce(max(epoch), 0) AS epoch FROM switches) s
+        f"""SELECT s.epoch, e.id, e.scope, e.scope_id, e.mode, e.reason, e.grace_us, e.engaged_us
+            FROM (SELECT {EPOCH} AS epoch) s
             LEFT JOIN switches e ON e.released_us IS NULL ORDER BY e.engaged_us, e.id""",
         {},
     )
@@ -38,7 +38,7 @@ def board(store: Store) -> Board:
 
 
 def epoch(store: Store) -> int:
-    return int(store.read("SELECT coalesce(max(epoch), 0) FROM switches", {})[0][0])
+    return int(store.read(f"SELECT {EPOCH}", {})[0][0])
 
 
 def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
@@ -48,7 +48,7 @@ def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
     When this returns, whatever started before has been committed, and nothing in scope starts any more.
     """
     with store.transaction() as connection:
-        _exclude_admissions(store, connection)
+        exclude_admissions(store, connection)
         already = rows(
             connection,
             """SELECT id, engaged_us, grace_us FROM switches
@@ -62,17 +62,15 @@ def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
             if switch.grace_us < grace_us and shorter_us < grace_us:
                 rows(
                     connection,
-                    """UPDATE switches SET grace_us = :grace, epoch = (SELECT max(epoch) + 1 FROM switches)
-                        WHERE id = :id""",
+                    f"UPDATE switches SET grace_us = :grace, epoch = {EPOCH} + 1 WHERE id = :id",
                     {"id": first_id, "grace": shorter_us},
                 )
                 append_in(connection, replace(event, kind="switch.shortened"))
             return str(first_id)
         rows(
             connection,
-            """INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
-                VALUES (:id, :scope, :scope_id, :mode, :reason, :grace, :at, :by,
-                    (SELECT coalesce(max(epoch), 0) + 1 FROM switches))""",
+            f"""INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
+                VALUES (:id, :scope, :scope_id, :mode, :reason, :grace, :at, :by, {EPOCH} + 1)""",
             {
                 "id": switch.id,
                 "scope": switch.scope,
@@ -91,11 +89,10 @@ def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
 def release(store: Store, switch_id: str, *, by: str, reason: str, at_us: int, event: Event) -> bool:
     """False when it is not engaged any more."""
     with store.transaction() as connection:
-        _exclude_admissions(store, connection)
+        exclude_admissions(store, connection)
         released = rows(
             connection,
-            """UPDATE switches SET released_us = :at, released_by = :by, release_reason = :reason,
-                    epoch = (SELECT max(epoch) + 1 FROM switches)
+            f"""UPDATE switches SET released_us = :at, released_by = :by, release_reason = :reason, epoch = {EPOCH} + 1
                 WHERE id = :id AND released_us IS NULL RETURNING id""",
             {"id": switch_id, "at": at_us, "by": by, "reason": reason},
         )
@@ -140,11 +137,3 @@ def in_scope(store: Store, switch: Switch) -> tuple[str, Mapping[str, Any]]:
         listed = ", ".join(f":{value}" for value in values)
         return (f"a.{column} IN ({listed})" if named else "1 = 0"), values
     return f'a."{_COLUMNS[switch.scope]}" = :scope_id', {"scope_id": switch.scope_id}
-
-
-def _exclude_admissions(store: Store, connection: Connection) -> None:
-    """Waits for the admissions under way and holds off others until the commit; SQLite does so by itself."""
-    if store.is_postgresql:
-        # A client that is suspended in here would hold off the whole fleet.
-        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": SWITCH_LOCK})

@@ -25,6 +25,7 @@ streams:
   default: {window: 1h, timezone: UTC, limits: {cost_usd: "1.00", actions: 1000, tokens: 100000}}
   small: {window: 1h, timezone: UTC, limits: {cost_usd: "0.10", actions: 10, tokens: 1000}}
   patient: {window: 1h, timezone: UTC, limits: {actions: 1}, on_exhausted: defer}
+  graceful: {window: 1h, timezone: UTC, limits: {}, grace: 10m}
 rules:
   - {id: no-secrets, match: {resource: "file:secret*"}, effect: deny, reason: "secrets stay secret"}
   - {id: never, match: {risk: critical}, effect: deny, reason: "too dangerous"}

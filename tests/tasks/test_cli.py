@@ -176,7 +176,7 @@ def test_a_policy_is_validated_shown_and_explained(terminal: Terminal) -> None:
     valid = terminal.acp("policy", "validate", str(policy_file(terminal.folder)), "--json").json
     shown = terminal.acp("policy", "show", "--json").json
     assert valid["hash"] == shown["hash"]
-    assert [rule["id"] for rule in shown["rules"]] == ["never", "ask", "routine", "no-bulk"]
+    assert [rule["id"] for rule in shown["rules"]] == ["no-secrets", "never", "ask", "routine", "no-bulk"]
     allowed = terminal.acp("policy", "explain", "--action", "case.reply", "--risk", "low", "--arg", "n=1", "--json")
     assert (allowed.code, allowed.json["verdict"], allowed.json["rule"]) == (0, "allow", "routine")
     asked = terminal.acp("policy", "explain", "--action", "case.reply", "--json")

@@ -13,13 +13,17 @@ import sqlalchemy as sa
 
 from alembic import op
 from governance.core.digest import canonical_json, sha256
-from governance.store import guards
 
 revision = '0002'
 down_revision = '0001'
 branch_labels = None
 depends_on = None
 
+_SWITCH_EPOCH = """CREATE FUNCTION switch_epoch() RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
+    BEGIN
+        PERFORM pg_advisory_xact_lock_shared(1633906803);
+        RETURN (SELECT coalesce(max(epoch), 0) FROM switches);
+    END $$"""
 _TICKET_COLUMNS: dict[str, sa.types.TypeEngine[Any]] = {
     'policy_hash': sa.Text(),
     'chain': sa.Text(),
@@ -40,7 +44,7 @@ def upgrade() -> None:
     _constrain_tickets()
     _create_tables()
     if op.get_bind().dialect.name == 'postgresql':
-        op.execute(guards.SWITCH_EPOCH)
+        op.execute(_SWITCH_EPOCH)
 
 
 def _extend_actions() -> None:
