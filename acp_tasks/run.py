@@ -10,6 +10,8 @@ from typing import Any
 from governance.core.money import COST_MICROS_MAX, TOKENS_MAX, cost_micros, token_count, usd
 from governance.errors import InvalidAmount, NoCurrentRun, StoreUnavailable
 from governance.middleware.call import Call
+from governance.operations import checkpoints
+from governance.operations.checkpoints import SavedPoint
 from governance.operations.running import emit, standing
 
 # A check costs a round trip; a loop may ask as often as it likes.
@@ -124,6 +126,19 @@ class Run:
         self._owned, self._confirmed_s = found.owned, now_s
         if found.switch is not None and self.halt is None:
             self.halt = Halt(found.switch.rule, found.switch.reason)
+
+    def checkpoint(self, state: object, *, cycle: int | None = None) -> str:
+        """Saves the agent's state, JSON of at most 256 KiB, as a restore point of its stream; its id.
+
+        Raises InvalidOption, and AttemptFenced when this attempt has lost its action.
+        """
+        actor = self._running.action.agent_id or f"worker:{self._call.lease.worker_id}"
+        stream = self._running.action.stream
+        return checkpoints.save(self._call.gov, self._running.ref, stream, state, cycle=cycle, actor=actor)
+
+    def last_checkpoint(self) -> SavedPoint | None:
+        """The latest restore point of this stream that holds an agent's state, None when there is none."""
+        return checkpoints.last_state(self._call.gov, self._running.action.stream)
 
     def emit(self, kind: str, payload: Mapping[str, object] | None = None) -> None:
         """Writes the event `agent.<kind>` to the session's trail. Raises AttemptFenced, InvalidOption."""

@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery
 
 from acp_tasks import bootstrap
+from acp_tasks.control.checkpoints import checkpoint
 from acp_tasks.control.drills import drill
 from acp_tasks.control.escalation import escalate
 from acp_tasks.control.notices import tell
@@ -23,6 +24,7 @@ JOBS: dict[str, Job] = {
     "acp.relay": relay,
     "acp.recovery": recover,
     "acp.rotation": turn_sessions,
+    "acp.checkpoints": checkpoint,
     "acp.escalation": escalate,
     "acp.switches": clear_up,
     "acp.notices": tell,

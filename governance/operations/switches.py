@@ -199,12 +199,14 @@ def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
     after = ""
     while page := actions.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
         after = page[-1].ref.id
-        done += _each(
-            gov,
-            (action for action in page if switch.covers(subject_of(action))),
-            lambda action: _cancellation(gov, action, switch, actor),
-        )
+        covered = [action for action in page if switch.covers(subject_of(action))]
+        done += cancel_each(gov, covered, rule=switch.rule, reason=switch.reason, actor=actor)
     return done
+
+
+def cancel_each(gov: Governance, waiting: Iterable[ActionRow], *, rule: str, reason: str, actor: str) -> list[str]:
+    """Cancels actions that have not started, with their open tickets; the ids of those that had not moved on."""
+    return _each(gov, waiting, lambda action: _cancellation(gov, action, rule, reason, actor))
 
 
 def resume(gov: Governance, actor: str) -> list[str]:
@@ -273,7 +275,7 @@ def _each(gov: Governance, found: Iterable[ActionRow], change: Callable[[ActionR
     return [made.expected.id for made, applied in zip(changes, apply_each(gov.store, changes), strict=True) if applied]
 
 
-def _cancellation(gov: Governance, action: ActionRow, switch: Switch, actor: str) -> Change:
+def _cancellation(gov: Governance, action: ActionRow, rule: str, reason: str, actor: str) -> Change:
     now_us = gov.clock.now_us()
     ticket = action.ticket
     due = action.not_before_us is None or action.not_before_us <= now_us
@@ -285,9 +287,9 @@ def _cancellation(gov: Governance, action: ActionRow, switch: Switch, actor: str
             TicketState.CANCELLED,
             now_us,
             actor,
-            f"cancelled: {switch.rule}",
+            f"cancelled: {rule}",
         )
         if ticket is not None and ticket.state is TicketState.PENDING
         else None
     )
-    return cancelled(action.ref, Author(actor, now_us), rule=switch.rule, reason=switch.reason, ticket=move, due=due)
+    return cancelled(action.ref, Author(actor, now_us), rule=rule, reason=reason, ticket=move, due=due)

@@ -114,6 +114,7 @@ actions = Table(
     Column("ticket_id", Text),  # the ticket that counts now
     Column("grant_id", Text),  # the standing approval that an admission of it used
     Column("switch_id", Text),  # the pause that it waits for the end of
+    Column("superseded_by", Text),  # the checkpoint from before it that its stream was restored from
     Column("lease_worker", Text),
     Column("lease_child", Text),
     Column("created_us", BigInteger, nullable=False),
@@ -148,12 +149,7 @@ Index(
     postgresql_where=_undelivered,
     sqlite_where=_undelivered,
 )
-Index(
-    "ix_actions_session_live",
-    actions.c.session_id,
-    postgresql_where=_undelivered,
-    sqlite_where=_undelivered,
-)
+Index("ix_actions_session", actions.c.session_id, actions.c.delivered_us)
 
 tickets = Table(
     "tickets",
@@ -295,6 +291,25 @@ alerts = Table(
     Column("at_us", BigInteger, nullable=False),
     Column("told_us", BigInteger),  # the webhook has heard of it
 )
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("stream", Text, nullable=False),
+    Column("session_id", Text, ForeignKey("sessions.id"), nullable=False),
+    Column("made_us", BigInteger, nullable=False),
+    Column("made_by", Text, nullable=False),
+    Column("action_id", Text),  # the run that saved its agent's state; null: taken by the clock
+    Column("cycle", BigInteger),
+    Column("event_id", BigInteger, nullable=False),  # the last event written before it
+    Column("control", Text, nullable=False),  # JSON: open tickets, switches, balances
+    Column("state", Text),  # JSON: what the agent saved, here or in the checkpoint before
+    Column("digest", Text, nullable=False),  # of position, control and state
+    Column("superseded_us", BigInteger),
+    Column("superseded_by", Text),  # the earlier checkpoint that the stream was restored from
+)
+Index("ix_checkpoints_stream", checkpoints.c.stream, checkpoints.c.made_us)
 
 accounts = Table(
     "accounts",

@@ -121,7 +121,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 }
 # Columns that later revisions added, and that say nothing of what was there before.
 EMPTY: Mapping[str, tuple[str, ...]] = {
-    "actions": ("model", "grant_id", "switch_id"),
+    "actions": ("model", "grant_id", "switch_id", "superseded_by"),
     "sessions": ("closed_us", "summary", "epoch"),
 }
 # What revision 0002 adds to each ticket.

@@ -295,3 +295,12 @@ def awaits(folder: str) -> None:
             effect(folder, f"cleaned {current_run().action_id}")
 
     asyncio.run(body())
+
+
+@app.task(name="s.remembers", risk="low", idempotent=True)
+def remembers(number: int) -> Any:
+    """What was saved before; saves a number."""
+    run = current_run()
+    before = run.last_checkpoint()
+    run.checkpoint({"n": number}, cycle=number)
+    return before.state if before is not None else None
