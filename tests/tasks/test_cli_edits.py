@@ -37,7 +37,11 @@ def test_edited_arguments_are_what_runs(terminal: Terminal, desk: Desk) -> None:
     path.write_text('[["c3", "3.00"], {}]')
     second = terminal.acp(*approve, "--edit", f"@{path}", by="bob")
     assert second.json["decisions"][0]["missing"] == 1, "an approval of other arguments does not count any more"
-    last = terminal.acp(*approve, by="ann")
+    unseen = terminal.acp(*approve, by="ann")
+    assert unseen.code == 2
+    edited = row(desk, "actions", made.action_id)["digest"]
+    assert f"({edited[:12]})" in unseen.err
+    last = terminal.acp(*approve, "--digest", edited[:12], by="ann")
     assert last.json["decisions"][0]["state"] == "queued"
     found = row(desk, "actions", made.action_id)
     assert found["resource"] == "customer_case:c3"
