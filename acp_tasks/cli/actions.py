@@ -3,13 +3,12 @@
 import click
 
 from acp_tasks.cli import output
-from acp_tasks.cli.context import RELAY_WILL, governance, principal, publish_decision
+from acp_tasks.cli.context import governance
 from governance.core.actions import State
 from governance.core.events import StoredEvent
 from governance.core.ledger import Unit
 from governance.operations import reports
 from governance.operations.reports import ActionDetail, ActionReport
-from governance.operations.resolve import resolve as resolve_action
 
 LIMIT_MAX = 10_000
 
@@ -74,25 +73,6 @@ def show(action_id: str) -> None:
     )
     click.echo("\nhistory")
     output.write_table(EVENT_COLUMNS, map(event_line, report.history), empty="no events")
-
-
-@actions.command()
-@click.argument("action_id", metavar="ID")
-@click.option("--as", "outcome", metavar="OUTCOME", required=True, help="succeeded, failed or retry.")
-@click.option("--reason", required=True, help="How you know.")
-@click.option("--command-id", metavar="ID", help="Makes a repeat of this command harmless.")
-@output.json_option
-def resolve(action_id: str, outcome: str, reason: str, command_id: str | None) -> None:
-    """Say what became of an action in doubt: whether its effect happened, or that it shall run again."""
-    gov = governance()
-    decided = resolve_action(gov, action_id, outcome=outcome, by=principal(), reason=reason, command_id=command_id)
-    published = None if decided.repeated else publish_decision(gov, decided)
-    if output.wants_json():
-        output.write_json({**output.plain(decided), "published": published})
-        return
-    click.echo(f"action {decided.action_id} is {decided.state}{' (decided before)' if decided.repeated else ''}")
-    if published is False:
-        click.echo(RELAY_WILL)
 
 
 EVENT_COLUMNS = ("AT", "SEQ", "KIND", "STATE", "TRY", "ACTOR", "PAYLOAD")

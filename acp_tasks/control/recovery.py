@@ -5,6 +5,7 @@ from celery import Celery
 from acp_tasks.publish import publish
 from governance.faults import point
 from governance.operations.context import Governance
+from governance.operations.doubts import open_tickets
 from governance.operations.recover import sweep
 from governance.operations.relay import unpublished
 
@@ -18,4 +19,6 @@ def recover(app: Celery, gov: Governance) -> dict[str, int]:
         point("after_reclaim_before_publish")
         for message in unpublished(gov, _BATCH):
             publish(app, gov, message)
+    # Also of what came into doubt since the last tick: a worker tells of its dead children by itself.
+    open_tickets(gov, _BATCH)
     return {"suspected": swept.suspected, "lost": len(swept.lost), **swept.reclaimed}

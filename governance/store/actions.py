@@ -223,6 +223,17 @@ def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
     )
 
 
+def in_doubt(store: Store, *, limit: int, without_ticket: bool = False) -> list[ActionRow]:
+    """Actions in doubt, the oldest first; `without_ticket`: of those that nobody has been asked about."""
+    asked = "NOT EXISTS (SELECT 1 FROM alerts t WHERE t.id = 'in-doubt:' || a.id || ':' || a.attempt)"
+    return _listed(
+        store,
+        f"""a.delivered_us IS NULL AND a.state = 'in_doubt' AND {asked if without_ticket else "1 = 1"}
+            ORDER BY a.created_us, a.id LIMIT :limit""",
+        {"limit": limit},
+    )
+
+
 def leases_of(store: Store, worker_id: str, child: str | None = None) -> list[ActionRow]:
     """Every attempt that a worker runs, or one of its children: as many as they are, no page of them."""
     of_child = " AND a.lease_child = :child" if child is not None else ""

@@ -94,15 +94,19 @@ def test_an_approval_outlives_a_broker_that_is_away(terminal: Terminal, desk: De
 
 def test_an_action_in_doubt_is_resolved(terminal: Terminal, desk: Desk) -> None:
     made = in_doubt(desk)
-    bad = terminal.acp("actions", "resolve", made.action_id, "--as", "maybe", "--reason", "x", "--json")
+    (listed,) = terminal.acp("recovery", "list", "--json").json["in_doubt"]
+    assert (listed["action_id"], listed["command_id"]) == (made.action_id, made.command_id)
+    assert made.action_id in terminal.acp("recovery", "list").out
+    bad = terminal.acp("recovery", "resolve", made.action_id, "--as", "maybe", "--reason", "x", "--json")
     assert (bad.code, bad.json["error"]) == (2, "InvalidOption")
-    good = terminal.acp("actions", "resolve", made.action_id, "--as", "succeeded", "--reason", "seen", "--json")
+    good = terminal.acp("recovery", "resolve", made.action_id, "--as", "succeeded", "--reason", "seen", "--json")
     assert good.code == 0
     assert (good.json["action_id"], good.json["state"]) == (made.action_id, "succeeded")
     assert (good.json["repeated"], good.json["published"]) == (False, False)
-    again = terminal.acp("actions", "resolve", made.action_id, "--as", "failed", "--reason", "x")
+    again = terminal.acp("recovery", "resolve", made.action_id, "--as", "failed", "--reason", "x")
     assert again.code == 1
     assert "only an action in doubt is resolved" in again.err
+    assert "nothing is in doubt" in terminal.acp("recovery", "list").out
 
 
 def test_a_command_id_with_other_content_is_a_conflict(terminal: Terminal, desk: Desk) -> None:
@@ -116,7 +120,7 @@ def test_a_command_id_with_other_content_is_a_conflict(terminal: Terminal, desk:
     "command",
     [
         ("actions", "show", "nobody"),
-        ("actions", "resolve", "nobody", "--as", "retry", "--reason", "x"),
+        ("recovery", "resolve", "nobody", "--as", "retry", "--reason", "x"),
         ("approvals", "approve", "nobody"),
         ("events", "replay", "--session", "nobody"),
         ("budget", "show", "--session", "nobody"),
