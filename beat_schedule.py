@@ -18,6 +18,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "recovery": _every("acp.recovery", 4.0),
     # The next window is open well before one ends; what is over is emptied and closed this much later at most.
     "rotation": _every("acp.rotation", 5.0),
+    # An agent whose chain of cycles broke rests this long at most.
+    "loops": _every("acp.loops", 10.0),
     # A checkpoint that is due is taken this much later at most; ACP_CHECKPOINT_EVERY_S says when one is due.
     "checkpoints": _every("acp.checkpoints", 10.0),
     # What waits in the scope of a kill switch is cancelled, and what a pause held up goes on, this much later at most.

@@ -9,6 +9,7 @@ from acp_tasks import bootstrap
 from acp_tasks.control.checkpoints import checkpoint
 from acp_tasks.control.drills import drill
 from acp_tasks.control.escalation import escalate
+from acp_tasks.control.loops import resume
 from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
@@ -25,6 +26,7 @@ JOBS: dict[str, Job] = {
     "acp.recovery": recover,
     "acp.rotation": turn_sessions,
     "acp.checkpoints": checkpoint,
+    "acp.loops": resume,
     "acp.escalation": escalate,
     "acp.switches": clear_up,
     "acp.notices": tell,

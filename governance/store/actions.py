@@ -285,6 +285,28 @@ def running_in(store: Store, session_id: str, limit: int) -> list[ActionRow]:
     )
 
 
+def any_open(store: Store, stream: str, name: str) -> bool:
+    """Whether an action of that name, in a stream, is not over: one in doubt waits for a person."""
+    return bool(
+        store.read(
+            """SELECT 1 FROM sessions s JOIN actions a ON a.session_id = s.id WHERE s.stream = :stream
+                AND a.delivered_us IS NULL AND a.name = :name
+                AND a.state IN ('queued', 'parked', 'deferred', 'running', 'in_doubt') LIMIT 1""",
+            {"stream": stream, "name": name},
+        )
+    )
+
+
+def made_since(store: Store, stream: str, name: str, since_us: int) -> tuple[int, int | None]:
+    """How many actions of that name were made in a stream since then, and when the last of them."""
+    found = store.read(
+        """SELECT count(*), max(a.created_us) FROM sessions s JOIN actions a ON a.session_id = s.id
+            WHERE s.stream = :stream AND s.window_end_us > :since AND a.name = :name AND a.created_us > :since""",
+        {"stream": stream, "name": name, "since": since_us},
+    )
+    return int(found[0][0]), found[0][1]
+
+
 def paused_by_released(store: Store, limit: int) -> list[ActionRow]:
     """Actions that wait for the end of a pause that is over."""
     return _listed(
