@@ -18,4 +18,4 @@ def recover(app: Celery, gov: Governance) -> dict[str, int]:
         point("after_reclaim_before_publish")
         for message in unpublished(gov, _BATCH):
             publish(app, gov, message)
-    return {"suspected": swept.suspected, "lost": len(swept.lost), **swept.reclaimed}
+    return {"looked": swept.looked, "suspected": swept.suspected, "lost": len(swept.lost), **swept.reclaimed}
