@@ -1,6 +1,7 @@
 """`acp scorecard`: what came of the last hour, day, week or month, against the one before."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import click
@@ -124,7 +125,7 @@ def _time(ms: int) -> str:
         return f"{ms} ms"
     if ms < 60 * _SECOND_MS:
         return f"{ms / _SECOND_MS:.1f} s"
-    for (size, name), (smaller, smaller_name) in zip(_TIMES, _TIMES[1:], strict=False):
+    for (size, name), (smaller, smaller_name) in pairwise(_TIMES):
         if ms >= size:
             return f"{ms // size}{name} {ms % size // smaller}{smaller_name}"
     raise AssertionError("unreachable: a minute is the smallest size left")
