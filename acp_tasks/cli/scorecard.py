@@ -57,7 +57,7 @@ def sparkline(points: Sequence[int | None]) -> str:
 
 def _height(point: int, highest: int) -> int:
     # Whatever is more than nothing is seen to be.
-    return -(-point * (len(_BLOCKS) - 1) // highest) if highest else 0
+    return max(1, round(point * (len(_BLOCKS) - 1) / highest)) if point else 0
 
 
 def _write(found: Trend) -> None:
