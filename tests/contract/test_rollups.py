@@ -268,7 +268,7 @@ def test_a_trend_has_its_window_the_one_before_and_its_bars(desk: Desk) -> None:
     assert (day.value, day.before, day.latest, day.change_percent) == (48, 24, 2, 100.0)
     assert day.points == (2,) * 24
     last = line(Span.HOUR, "cost")
-    assert (last.value, hour.before, hour.change_percent) == (50, 50, 0.0)
+    assert (last.value, last.before, last.change_percent) == (50, 50, 0.0)
     week = line(Span.WEEK, "actions succeeded", stream=None)
     assert (week.value, week.before, len(week.points)) == (26 + 48 + 50, 0, 28)
     assert sum(point or 0 for point in week.points) == week.value
