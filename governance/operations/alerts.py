@@ -111,7 +111,8 @@ def unpushed(gov: Governance) -> list[AlertLine]:
 
 
 def pushed(gov: Governance, alert_id: str) -> None:
-    alerts.pushed(gov.store, [alert_id], gov.clock.now_us())
+    """Somebody was told by apprise."""
+    alerts.pushed(gov.store, alert_id, gov.clock.now_us())
 
 
 def take_push_turn(gov: Governance, real_s: float) -> Turn | None:
@@ -158,9 +159,7 @@ def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
     since_us = now_us - HOUR_US
     until_us = hour_of(since_us)
     recent = alerts.recent_ends(gov.store, since_us)
-    before = rollups.sums_by_stream(
-        gov.store, until_us - BASELINE_HOURS * HOUR_US, until_us, Figure.ENDED, Figure.RECLAIMED
-    )
+    before = rollups.ends_by_stream(gov.store, until_us - BASELINE_HOURS * HOUR_US, until_us)
     rates = denial_rates(
         {stream: Share(denied, ended) for stream, (ended, denied, _) in recent.items()},
         {

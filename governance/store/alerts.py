@@ -1,6 +1,6 @@
 """What the alert rules look at, and the alerts that stand until their finding is gone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
@@ -124,6 +124,5 @@ def unpushed(store: Store, since_us: int, limit: int) -> list[RowMapping]:
         return list(connection.execute(query.order_by(alerts.c.at_us, alerts.c.id).limit(limit)).mappings())
 
 
-def pushed(store: Store, alert_ids: Iterable[str], now_us: int) -> None:
-    for alert_id in alert_ids:
-        store.run("UPDATE alerts SET pushed_us = :now WHERE id = :id", {"id": alert_id, "now": now_us})
+def pushed(store: Store, alert_id: str, now_us: int) -> None:
+    store.run("UPDATE alerts SET pushed_us = :now WHERE id = :id", {"id": alert_id, "now": now_us})

@@ -14,7 +14,6 @@ from governance.core.rollups import FLEET, HOUR_US, Figure, Row, latency_bound_m
 from governance.core.tickets import TicketState
 from governance.store.engine import Reader, Store, rows
 
-_TERMINAL: Final = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 _IN_HOUR: Final = """FROM events e JOIN sessions s ON s.id = e.session_id
     WHERE e.at_us >= :start AND e.at_us < :end AND e.session_id NOT IN (SELECT session_id FROM drills)"""
 _DECIDED: Final = {
@@ -126,14 +125,13 @@ def sums(
     return bars
 
 
-def sums_by_stream(
-    store: Reader, from_us: int, until_us: int, *figures: Figure
-) -> Mapping[str, Mapping[tuple[str, str], int]]:
-    """Tallies of the hours in [from, until) by stream, of these two figures or fewer."""
+def ends_by_stream(store: Reader, from_us: int, until_us: int) -> Mapping[str, Mapping[tuple[str, str], int]]:
+    """By stream, what ended and what was reclaimed in the hours in [from, until)."""
     found = store.read(
         """SELECT stream, figure, label, sum(value) FROM rollups
-            WHERE hour_us >= :start AND hour_us < :end AND figure IN (:one, :two) GROUP BY stream, figure, label""",
-        {"start": from_us, "end": until_us, "one": str(figures[0]), "two": str(figures[-1])},
+            WHERE hour_us >= :start AND hour_us < :end AND figure IN (:ended, :reclaimed)
+            GROUP BY stream, figure, label""",
+        {"start": from_us, "end": until_us, "ended": str(Figure.ENDED), "reclaimed": str(Figure.RECLAIMED)},
     )
     streams: dict[str, dict[tuple[str, str], int]] = {}
     for stream, figure, label, value in found:
