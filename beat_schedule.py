@@ -32,4 +32,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "sealing": _every("acp.sealing", 10.0),
     # A drill that is due begins this much later at most; ACP_DRILL_EVERY_S says when one is due.
     "drills": _every("acp.drills", 60.0),
+    # An hour's figures are there this much after it at most, and a fleet that was away catches up.
+    "scorecards": _every("acp.scorecards", 30.0),
+    # A rate or an age that is worth a person's attention is told this much later at most; it reads an hour of events.
+    "alerts": _every("acp.alerts", 60.0),
 }

@@ -17,6 +17,7 @@ from uuid_utils.compat import uuid7
 from governance.clock import SystemClock
 from governance.config import Settings, load_settings
 from governance.core.actions import Lease
+from governance.core.alerts import Thresholds
 from governance.core.policy import Policy
 from governance.middleware.spool import Spool
 from governance.operations.context import Governance, Limits
@@ -66,6 +67,20 @@ def assemble(settings: Settings) -> Parts:
         ),
     )
     return Parts(settings, gov, spool)
+
+
+def thresholds(settings: Settings) -> Thresholds:
+    """What the alert rules go by."""
+    return Thresholds(
+        approval_age_s=settings.alert_approval_age_s,
+        budget_percents=settings.alert_budget_percents,
+        forecast_percent=settings.alert_forecast_percent,
+        rate_factor=settings.alert_rate_factor,
+        denials_min=settings.alert_denials_min,
+        recoveries_min=settings.alert_recoveries_min,
+        beat_s=settings.alert_beat_s,
+        scan_s=settings.alert_scan_s,
+    )
 
 
 def new_id() -> str:

@@ -14,6 +14,7 @@ from typing import TypeAlias
 import structlog
 
 from acp_tasks import bootstrap, offspring
+from acp_tasks.silence import BeatWatch
 from governance.errors import StoreUnavailable
 from governance.operations import heartbeat
 from governance.operations.context import Governance
@@ -78,6 +79,7 @@ class Heart:
         self._stop = threading.Event()
         self._reports: deque[Report] = deque()
         self._telling = threading.Lock()
+        self._watch: BeatWatch | None = None
         self._thread = threading.Thread(target=self._run, name="acp-heart", daemon=True)
 
     def start(self) -> None:
@@ -109,7 +111,7 @@ class Heart:
 
     def _beat(self) -> None:
         parts = bootstrap.parts()
-        for step in (self._tell, self._drain, self._give_up, self._say_alive):
+        for step in (self._tell, self._drain, self._give_up, self._say_alive, self._look_for_beat):
             try:
                 step(parts)
             except StoreUnavailable as problem:
@@ -138,6 +140,13 @@ class Heart:
     def _say_alive(self, parts: bootstrap.Parts) -> None:
         if not heartbeat.beat(parts.gov, self.worker_id):
             heartbeat.register(parts.gov, self.worker_id, os.getpid())
+
+    def _look_for_beat(self, parts: bootstrap.Parts) -> None:
+        if self.worker_id.startswith(bootstrap.DIRECT):
+            return
+        if self._watch is None:
+            self._watch = BeatWatch(parts.gov.clock.now_us())
+        self._watch.look(parts)
 
 
 _heart: Heart | None = None

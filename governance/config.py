@@ -17,6 +17,7 @@ from governance.errors import SettingsInvalid
 # What the relay and the lease timings were proved on, and what Celery itself calls stable.
 _BROKERS = ("redis", "rediss", "unix", "sentinel", "amqp", "amqps", "memory")
 _HIDDEN = "***"
+_SECRETS = ("ACP_WEBHOOK_SECRET", "ACP_APPRISE_URLS")
 
 
 class Settings(BaseSettings):
@@ -55,6 +56,19 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
     webhook_url: str = Field(default="", description="where approvals and alerts are told; empty: nowhere")
     webhook_secret: str = Field(default="", repr=False, description="signs what is told; several while one is replaced")
+    apprise_urls: str = Field(
+        default="", repr=False, description="who else is told of alerts, as apprise URLs separated by spaces"
+    )
+    alert_approval_age_s: float = Field(default=900.0, ge=0, description="age of the oldest pending request; 0: never")
+    alert_budget_percent: str = Field(default="50 80 100", description="levels of a budget's use; empty: never")
+    alert_forecast_percent: int = Field(
+        default=25, ge=0, le=100, description="of a budget, from which its exhaustion is forecast; 0: never"
+    )
+    alert_rate_factor: float = Field(default=3.0, gt=1, description="how much a rate has to grow within the hour")
+    alert_denials_min: int = Field(default=10, ge=0, description="denials of a stream in the hour, at least; 0: never")
+    alert_recoveries_min: int = Field(default=5, ge=0, description="recoveries in the hour, at least; 0: never")
+    alert_beat_s: float = Field(default=120.0, ge=0, description="silence of beat; 0: never")
+    alert_scan_s: float = Field(default=300.0, ge=0, description="since a scan came to its end; 0: never")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
     @field_validator("database_url")
@@ -124,6 +138,18 @@ class Settings(BaseSettings):
             raise ValueError("expected base64 after whsec_, or a secret that does not begin with whsec_")
         return value
 
+    @field_validator("alert_budget_percent")
+    @classmethod
+    def _alert_budget_percent(cls, value: str) -> str:
+        levels = value.split()
+        if not all(level.isascii() and level.isdigit() and 1 <= int(level) <= 100 for level in levels):
+            raise ValueError('expected whole percents from 1 to 100 separated by spaces, such as "50 80 100"')
+        return value
+
+    @property
+    def alert_budget_percents(self) -> tuple[int, ...]:
+        return tuple(sorted({int(level) for level in self.alert_budget_percent.split()}))
+
     @property
     def store_url(self) -> str:
         """The database, by default a SQLite file in the state directory."""
@@ -141,6 +167,8 @@ class Settings(BaseSettings):
             shown[name] = _masked(text) if isinstance(text, str) and "://" in text else text
         shown["database_url"] = _masked(self.store_url)
         shown["webhook_secret"] = _HIDDEN if self.webhook_secret else ""
+        # Whatever comes after the scheme may be a key.
+        shown["apprise_urls"] = " ".join(f"{url.partition('://')[0]}://{_HIDDEN}" for url in self.apprise_urls.split())
         return shown
 
 
@@ -166,7 +194,7 @@ def _problem(error: Any) -> str:
     name = str(error["loc"][0]) if error["loc"] else "settings"
     name = name if name.isupper() else f"ACP_{name.upper()}"
     value = str(error.get("input"))
-    value = _HIDDEN if name == "ACP_WEBHOOK_SECRET" and value else _masked(value)
+    value = _HIDDEN if name in _SECRETS and value else _masked(value)
     return f"{name}={value}: {error['msg'].removeprefix('Value error, ')}"
 
 

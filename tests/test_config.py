@@ -68,3 +68,21 @@ def test_every_problem_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert "expected less than ACP_TIME_LIMIT_S (3600)" in said
     assert "expected at least twice ACP_HEARTBEAT_S (3)" in said
     assert "secret" not in said
+
+
+def test_levels_of_a_budget_are_percents_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().alert_budget_percents == (50, 80, 100)
+    monkeypatch.setenv("ACP_ALERT_BUDGET_PERCENT", "90 10 90")
+    assert load_settings().alert_budget_percents == (10, 90)
+    monkeypatch.setenv("ACP_ALERT_BUDGET_PERCENT", "")
+    assert load_settings().alert_budget_percents == ()
+    monkeypatch.setenv("ACP_ALERT_BUDGET_PERCENT", "50,80")
+    with pytest.raises(SettingsInvalid, match=r"ACP_ALERT_BUDGET_PERCENT=50,80: expected whole percents from 1 to 100"):
+        load_settings()
+
+
+def test_apprise_urls_are_shown_without_what_may_be_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACP_APPRISE_URLS", "slack://hush/hush mailto://me:hush@post.example")
+    settings = load_settings()
+    assert settings.masked()["apprise_urls"] == "slack://*** mailto://***"
+    assert "hush" not in repr(settings)

@@ -11,6 +11,7 @@ from acp_tasks.cli.group import GovernedGroup
 
 _COMMANDS = {
     "actions": "acp_tasks.cli.actions:actions",
+    "alerts": "acp_tasks.cli.alerts:alerts",
     "approvals": "acp_tasks.cli.approvals:approvals",
     "audit": "acp_tasks.cli.audit:audit",
     "budget": "acp_tasks.cli.budget:budget",
@@ -25,12 +26,14 @@ _COMMANDS = {
     "release": "acp_tasks.cli.stop:release",
     "run": "acp_tasks.cli.run:run",
     "sessions": "acp_tasks.cli.sessions:sessions",
+    "scorecard": "acp_tasks.cli.scorecard:scorecard",
     "status": "acp_tasks.cli.stop:status",
     "stop": "acp_tasks.cli.stop:stop",
     "tokens": "acp_tasks.cli.tokens:tokens",
 }
 _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
+    "alerts": "What needs a person's attention, and the runbook for it.",
     "approvals": "Requests that wait for a person.",
     "audit": "Prove that the trail and the ledger hold.",
     "budget": "What every open window may still use.",
@@ -45,6 +48,7 @@ _SUMMARIES = {
     "release": "Release a kill switch.",
     "run": "Run a whole governed fleet on this machine, once.",
     "sessions": "Control windows, and ending one early.",
+    "scorecard": "The trend of an hour, a day, a week, a month.",
     "status": "What is stopped, what runs and waits, who works.",
     "stop": "Engage a kill switch, and see it through.",
     "tokens": "Who may decide, and how they prove it.",

@@ -8,7 +8,7 @@ from typing import Any
 from celery import Celery
 from kombu.utils.url import maybe_sanitize_url
 
-from acp_tasks import bootstrap, install
+from acp_tasks import bootstrap, install, push
 from acp_tasks.cli.context import celery_app
 from acp_tasks.control import JOBS
 from governance.config import Settings
@@ -55,6 +55,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     app = celery_app()
     yield _broker(app)
     yield _visibility(app)
+    yield _alerts(settings)
     yield from _tasks(app)
 
 
@@ -139,6 +140,16 @@ def _visibility(app: Celery) -> Finding:
             "raise broker_transport_options.visibility_timeout: an attempt that runs longer is delivered a second time",
         )
     return Finding(name, Status.OK, f"{timeout_s:g} s, more than the time limit of {limit_s:g} s")
+
+
+def _alerts(settings: Settings) -> Finding:
+    told = ["the signed webhook"] if settings.webhook_url else []
+    told += [f"{len(settings.apprise_urls.split())} apprise receivers"] if settings.apprise_urls.split() else []
+    problem = push.problem(settings)
+    if problem is not None:
+        return Finding("alerts", Status.FAIL, problem)
+    whom = " and ".join(told) or "nobody (neither ACP_WEBHOOK_URL nor ACP_APPRISE_URLS is set): see acp alerts list"
+    return Finding("alerts", Status.OK, f"told to {whom}")
 
 
 def _tasks(app: Celery) -> Iterator[Finding]:

@@ -1,11 +1,12 @@
 """Beat's jobs, one file each. Each claims its tick, so that two beats, or a late one, do a tick's work once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from celery import Celery
 
 from acp_tasks import bootstrap
+from acp_tasks.control.alerts import warn
 from acp_tasks.control.checkpoints import checkpoint
 from acp_tasks.control.drills import drill
 from acp_tasks.control.escalation import escalate
@@ -14,10 +15,11 @@ from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
 from acp_tasks.control.rotation import turn_sessions
+from acp_tasks.control.scorecards import keep_score
 from acp_tasks.control.sealing import seal
 from acp_tasks.control.switches import clear_up
 from governance.operations.context import Governance
-from governance.operations.ticks import claim
+from governance.operations.ticks import claim, finish
 
 Job = Callable[[Celery, Governance], object]
 
@@ -32,6 +34,8 @@ JOBS: dict[str, Job] = {
     "acp.notices": tell,
     "acp.sealing": seal,
     "acp.drills": drill,
+    "acp.scorecards": keep_score,
+    "acp.alerts": warn,
 }
 
 
@@ -46,9 +50,13 @@ def register_jobs(app: Celery) -> None:
 def _claiming(app: Celery, name: str, job: Job) -> Callable[[float], Any]:
     def tick(every_s: float) -> Any:
         gov = bootstrap.governance()
-        if not claim(gov, name, every_s):
+        claimed = claim(gov, name, every_s)
+        if claimed is None:
             return None
-        return job(app, gov)
+        came_to = job(app, gov)
+        looked = came_to.get("looked") if isinstance(came_to, Mapping) else None
+        finish(gov, name, claimed, looked=looked)
+        return came_to
 
     tick.__name__ = name.replace(".", "_")
     tick.__doc__ = job.__doc__

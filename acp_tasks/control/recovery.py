@@ -21,4 +21,4 @@ def recover(app: Celery, gov: Governance) -> dict[str, int]:
             publish(app, gov, message)
     # Also of what came into doubt since the last tick: a worker tells of its dead children by itself.
     open_tickets(gov, _BATCH)
-    return {"suspected": swept.suspected, "lost": len(swept.lost), **swept.reclaimed}
+    return {"looked": swept.looked, "suspected": swept.suspected, "lost": len(swept.lost), **swept.reclaimed}

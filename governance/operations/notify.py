@@ -13,6 +13,7 @@ from typing import Final, TypeAlias, assert_never
 
 from sqlalchemy import RowMapping
 
+from governance.core.alerts import runbook
 from governance.core.approvals import Chain, parse_chain
 from governance.core.digest import sha256, storable
 from governance.core.instants import iso
@@ -140,10 +141,13 @@ def pass_over_old(gov: Governance, limit: int) -> int:
     return notices.pass_over(gov.store, before_us=_old_us(gov), now_us=gov.clock.now_us(), limit=limit)
 
 
-def alert(gov: Governance, alert_id: str, kind: str, payload: Mapping[str, object]) -> bool:
+def alert(
+    gov: Governance, alert_id: str, kind: str, payload: Mapping[str, object], *, finding: str | None = None
+) -> bool:
     """Raises an alert, with its event in the fleet's own session, once per `alert_id`; whether it is new.
 
-    The id says what the finding is about, so that the same finding alerts once; `payload` is JSON.
+    The id says what it is about, so that the same thing alerts once; so does `finding`, while its alert stands.
+    `payload` is JSON; it is given the address of the runbook for this kind.
     """
     now_us = gov.clock.now_us()
     session = in_force(gov, CONTROL_STREAM, now_us).session
@@ -152,30 +156,32 @@ def alert(gov: Governance, alert_id: str, kind: str, payload: Mapping[str, objec
             connection,
             alert_id=storable(alert_id),
             kind=kind,
-            payload=payload,
+            payload={**payload, "runbook": runbook(kind)},
             at_us=now_us,
             session_id=session.id,
+            finding=finding,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """The right to tell, until it is ended or has lasted too long."""
+    """The right to tell in one way, until it is ended or has lasted too long."""
 
+    way: str
     until_us: int
 
 
-def take_turn(gov: Governance, real_s: float) -> Turn | None:
+def take_turn(gov: Governance, real_s: float, way: str = notices.WEBHOOK_TURN) -> Turn | None:
     """The right to tell for at most `real_s` real seconds; None while somebody else has it, or a rest lasts."""
     now_us = gov.clock.now_us()
     until_us = now_us + gov.clock.span_us(real_s)
-    return Turn(until_us) if notices.take_turn(gov.store, now_us=now_us, until_us=until_us) else None
+    return Turn(way, until_us) if notices.take_turn(gov.store, way, now_us=now_us, until_us=until_us) else None
 
 
 def end_turn(gov: Governance, turn: Turn, rest_s: float) -> None:
     """Gives the turn back; nobody takes another one for `rest_s` real seconds."""
     free_us = gov.clock.now_us() + gov.clock.span_us(rest_s)
-    notices.end_turn(gov.store, until_us=turn.until_us, free_us=free_us)
+    notices.end_turn(gov.store, turn.way, until_us=turn.until_us, free_us=free_us)
 
 
 def _old_us(gov: Governance) -> int:

@@ -26,8 +26,10 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did: workers newly suspected, workers given up, attempts reclaimed by the state they went to."""
+    """What one sweep did: workers it looked at and newly suspected, workers given up, attempts reclaimed by the state
+    they went to."""
 
+    looked: int
     suspected: int
     lost: tuple[str, ...]
     reclaimed: dict[str, int]
@@ -37,6 +39,7 @@ def sweep(gov: Governance, actor: str) -> Swept:
     """One recovery pass over every worker, to the end, in bounded batches."""
     now_us = gov.clock.now_us()
     lease_us = gov.clock.span_us(gov.limits.lease_s)
+    looked = workers.count(gov.store)
     suspected = workers.suspect(gov.store, lapsed_before_us=now_us - lease_us, now_us=now_us)
     lost = workers.lost(gov.store, suspected_before_us=now_us - lease_us // 2)
     reclaimed: Counter[str] = Counter()
@@ -53,7 +56,7 @@ def sweep(gov: Governance, actor: str) -> Swept:
         lambda: actions.forsaken(gov.store, now_us - 2 * lease_us, _BATCH),
         lambda action: _forsake(gov, action, actor),
     )
-    return Swept(suspected, tuple(lost), dict(reclaimed))
+    return Swept(looked, suspected, tuple(lost), dict(reclaimed))
 
 
 def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:

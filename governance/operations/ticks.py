@@ -1,10 +1,16 @@
-"""Ticks of periodic jobs: beat may run twice or late, a tick's work is done once."""
+"""Ticks of periodic jobs: beat may run twice or late, a tick's work is done once, and what became of it is noted."""
 
 from governance.operations.context import Governance
 from governance.store import commands
 
 
-def claim(gov: Governance, job: str, every_s: float) -> bool:
-    """True for the one caller that may do `job` in the current tick of `every_s` real seconds."""
+def claim(gov: Governance, job: str, every_s: float) -> int | None:
+    """The number of the current tick of `every_s` real seconds, for the one caller that may do `job` in it."""
     now_us = gov.clock.now_us()
-    return commands.claim_tick(gov.store, job, now_us // gov.clock.span_us(every_s), now_us)
+    tick = now_us // gov.clock.span_us(every_s)
+    return tick if commands.claim_tick(gov.store, job, tick, now_us) else None
+
+
+def finish(gov: Governance, job: str, tick: int, *, looked: int | None = None) -> None:
+    """The job came to its end; `looked` is how much a scan looked at."""
+    commands.finish_tick(gov.store, job, tick, looked=looked, now_us=gov.clock.now_us())

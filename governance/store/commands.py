@@ -32,3 +32,11 @@ def claim_tick(store: Store, job: str, tick: int, now_us: int) -> bool:
     if claimed and tick % 100 == 0:
         store.run("DELETE FROM ticks WHERE job = :job AND tick < :tick - 10000", {"job": job, "tick": tick})
     return bool(claimed)
+
+
+def finish_tick(store: Store, job: str, tick: int, *, looked: int | None, now_us: int) -> None:
+    """The job of this tick came to its end, after it looked at so much, if it is one that says so."""
+    store.run(
+        "UPDATE ticks SET finished_us = :now, looked = :looked WHERE job = :job AND tick = :tick",
+        {"job": job, "tick": tick, "looked": looked, "now": now_us},
+    )

@@ -15,8 +15,9 @@ from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
 from governance.store.schema import alerts
 
-# The one row of `ticks` that is no tick: until when somebody tells, or the receiver is left alone.
-_TURN: Final = "acp.notices.turn"
+# Rows of `ticks` that are no ticks: until when somebody tells, or the receiver is left alone. One for each way to tell.
+WEBHOOK_TURN: Final = "acp.notices.turn"
+PUSH_TURN: Final = "acp.alerts.turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +123,24 @@ def alert_told(store: Store, alert_id: str, now_us: int) -> bool:
 
 
 def raise_alert(
-    connection: Connection, *, alert_id: str, kind: str, payload: Mapping[str, object], at_us: int, session_id: str
+    connection: Connection,
+    *,
+    alert_id: str,
+    kind: str,
+    payload: Mapping[str, object],
+    at_us: int,
+    session_id: str,
+    finding: str | None,
 ) -> bool:
-    """A new alert and its event in `session_id`, in the caller's transaction; False, and no event, when it is known."""
+    """A new alert and its event in `session_id`, in the caller's transaction.
+
+    False, and no event, when it is known or one for the same finding stands.
+    """
     raised = rows(
         connection,
-        """INSERT INTO alerts (id, kind, payload, at_us) VALUES (:id, :kind, :payload, :at)
+        """INSERT INTO alerts (id, kind, payload, at_us, finding) VALUES (:id, :kind, :payload, :at, :finding)
             ON CONFLICT DO NOTHING RETURNING id""",
-        {"id": alert_id, "kind": kind, "payload": canonical_json(payload), "at": at_us},
+        {"id": alert_id, "kind": kind, "payload": canonical_json(payload), "at": at_us, "finding": finding},
     )
     if raised:
         about = {"alert": alert_id, "kind": kind, "details": payload}
@@ -157,21 +168,21 @@ def pass_over(store: Store, *, before_us: int, now_us: int, limit: int) -> int:
     return len(passed) + len(passed_alerts)
 
 
-def take_turn(store: Store, *, now_us: int, until_us: int) -> bool:
+def take_turn(store: Store, turn: str, *, now_us: int, until_us: int) -> bool:
     """True for the one caller that may tell until `until_us`; False while somebody else's turn or a rest lasts."""
     return bool(
         store.run(
             """INSERT INTO ticks (job, tick, claimed_us) VALUES (:job, 0, :until)
                 ON CONFLICT (job, tick) DO UPDATE SET claimed_us = excluded.claimed_us
                     WHERE ticks.claimed_us <= :now RETURNING job""",
-            {"job": _TURN, "now": now_us, "until": until_us},
+            {"job": turn, "now": now_us, "until": until_us},
         )
     )
 
 
-def end_turn(store: Store, *, until_us: int, free_us: int) -> None:
+def end_turn(store: Store, turn: str, *, until_us: int, free_us: int) -> None:
     """Ends the turn that was taken until `until_us`, if it still lasts; the next one may begin at `free_us`."""
     store.run(
         "UPDATE ticks SET claimed_us = :free WHERE job = :job AND tick = 0 AND claimed_us = :until",
-        {"job": _TURN, "free": free_us, "until": until_us},
+        {"job": turn, "free": free_us, "until": until_us},
     )

@@ -185,6 +185,7 @@ tickets = Table(
 _pending = text("state = 'pending'")
 Index("uq_tickets_asked", tickets.c.action_id, unique=True, postgresql_where=_pending, sqlite_where=_pending)
 Index("ix_tickets_pending", tickets.c.due_us, postgresql_where=_pending, sqlite_where=_pending)
+Index("ix_tickets_oldest", tickets.c.requested_us, postgresql_where=_pending, sqlite_where=_pending)
 _untold = text("told_step < step")
 Index("ix_tickets_untold", tickets.c.id, postgresql_where=_untold, sqlite_where=_untold)
 
@@ -290,7 +291,13 @@ alerts = Table(
     Column("payload", Text, nullable=False),  # canonical JSON
     Column("at_us", BigInteger, nullable=False),
     Column("told_us", BigInteger),  # the webhook has heard of it
+    Column("pushed_us", BigInteger),  # apprise has passed it on
+    # What it is about while that lasts: it stands until it is cleared, and is not raised a second time meanwhile.
+    Column("finding", Text),
+    Column("cleared_us", BigInteger),
 )
+_standing = text("finding IS NOT NULL AND cleared_us IS NULL")
+Index("uq_alerts_standing", alerts.c.finding, unique=True, postgresql_where=_standing, sqlite_where=_standing)
 
 checkpoints = Table(
     "checkpoints",
@@ -328,6 +335,7 @@ accounts = Table(
     CheckConstraint("posted >= 0 AND held >= 0", name="amounts_not_negative"),
     CheckConstraint("limit_amount >= 0", name="limit_not_negative"),
 )
+Index("ix_accounts_window_end_us", accounts.c.window_end_us)
 
 entries = Table(
     "entries",
@@ -384,6 +392,29 @@ Index(
 _unsealed = text("seq IS NULL")
 Index("ix_events_unsealed", events.c.id, postgresql_where=_unsealed, sqlite_where=_unsealed)
 Index("ix_events_action", events.c.action_id, events.c.id)
+# What happened in an hour; instants grow with the rows, so that the index grows at its end only.
+Index("ix_events_at_us", events.c.at_us)
+
+# What came of each hour of the fleet's clock, for longer than its events are kept. Every figure is a sum: hours and
+# streams add up. What is not there is 0.
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("hour_us", BigInteger, ForeignKey("rollup_hours.hour_us"), primary_key=True, autoincrement=False),
+    Column("stream", Text, primary_key=True),  # '*' for the fleet itself
+    Column("figure", Text, primary_key=True),
+    Column("label", Text, primary_key=True),
+    Column("value", BigInteger, nullable=False),
+)
+
+# The hours that are rolled up; between two of them nothing happened.
+rollup_hours = Table(
+    "rollup_hours",
+    metadata,
+    Column("hour_us", BigInteger, primary_key=True, autoincrement=False),
+    Column("events", BigInteger, nullable=False),  # of the hour, then; more of them now: it is rolled up again
+    Column("rolled_us", BigInteger, nullable=False),
+)
 
 workers = Table(
     "workers",
@@ -412,4 +443,7 @@ ticks = Table(
     Column("job", Text, primary_key=True),
     Column("tick", BigInteger, primary_key=True, autoincrement=False),
     Column("claimed_us", BigInteger, nullable=False),
+    Column("finished_us", BigInteger),  # null: it runs, or it failed
+    Column("looked", BigInteger),  # how much a scan looked at; null: its job does not say
 )
+Index("ix_ticks_claimed_us", ticks.c.claimed_us)

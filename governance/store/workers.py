@@ -36,6 +36,11 @@ def suspect(store: Store, *, lapsed_before_us: int, now_us: int) -> int:
     )
 
 
+def count(store: Store) -> int:
+    """Workers that have not said goodbye: what a recovery sweep looks at."""
+    return int(store.read("SELECT count(*) FROM workers WHERE stopped_us IS NULL", {})[0][0])
+
+
 def lost(store: Store, *, suspected_before_us: int) -> list[str]:
     """Workers that own attempts and have been suspected for long enough, or that said goodbye."""
     found = store.read(

@@ -1,6 +1,7 @@
 """What is in doubt asks a person, once for each attempt, whichever way it came to it."""
 
 import json
+from pathlib import Path
 
 from governance.operations import audit
 from governance.operations.doubts import list_doubts, open_tickets
@@ -8,6 +9,8 @@ from governance.operations.finish import Stopped
 from governance.operations.recover import child_gone
 from governance.operations.resolve import resolve
 from tests.support.governed import ANN, Desk
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 def test_an_action_in_doubt_opens_a_ticket_for_each_attempt_that_vanished(desk: Desk) -> None:
@@ -27,5 +30,7 @@ def test_an_action_in_doubt_opens_a_ticket_for_each_attempt_that_vanished(desk: 
     )[0]
     told = json.loads(payload)
     assert (told["resource"], told["command_id"], told["why"]) == ("case:c1", lost.command_id, "it died")
+    anchor = told["runbook"].partition("#")[2]
+    assert f"### {anchor.replace('-', ' ')}".replace("alert action", "Alert: action") in OPERATIONS.read_text()
     assert f"acp recovery resolve {lost.action_id}" in told["next"]
     assert audit.verify(desk.gov).problems == ()

@@ -246,15 +246,12 @@ def test_an_alert_is_raised_and_told_once(desk: Desk) -> None:
     assert notify.alert(desk.gov, "drill restore, May", "drill.failed", {"took_s": 31.5})
     pass_s(desk, 10)
     assert not notify.alert(desk.gov, "drill restore, May", "drill.failed", {"took_s": 99})
-    assert alerts_of(desk) == [{"alert": "drill restore, May", "kind": "drill.failed", "details": {"took_s": 31.5}}]
+    details = {"took_s": 31.5, "runbook": "docs/operations.md#alert-drill-failed"}
+    assert alerts_of(desk) == [{"alert": "drill restore, May", "kind": "drill.failed", "details": details}]
     (notice,) = told(desk)
     assert notice.kind == "alert.raised"
     assert all(character.isalnum() or character == "-" for character in notice.id)
-    assert notice.payload == {
-        "alert_id": "drill restore, May",
-        "alert_kind": "drill.failed",
-        "details": {"took_s": 31.5},
-    }
+    assert notice.payload == {"alert_id": "drill restore, May", "alert_kind": "drill.failed", "details": details}
     assert not notify.notice_told(desk.gov, notice)
     audit.seal(desk.gov)
     assert audit.verify(desk.gov).problems == ()

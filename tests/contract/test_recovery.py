@@ -27,9 +27,9 @@ def test_a_silent_worker_is_suspected_then_given_up(desk: Desk) -> None:
     made = desk.submit()
     zombie = desk.admitted(made)
     clock(desk).pass_s(LEASE_S + 1)
-    assert sweep(desk) == recover.Swept(1, (), {})
+    assert sweep(desk) == recover.Swept(1, 1, (), {})
     clock(desk).pass_s(LEASE_S / 2)
-    assert sweep(desk) == recover.Swept(0, (LEASE.worker_id,), {"queued": 1})
+    assert sweep(desk) == recover.Swept(1, 0, (LEASE.worker_id,), {"queued": 1})
     assert isinstance(desk.finish(zombie), Fenced)
     assert isinstance(desk.arrive(made), Admitted)
     assert audit.verify(desk.gov).problems == ()
@@ -43,7 +43,7 @@ def test_a_worker_that_comes_back_keeps_its_actions(desk: Desk) -> None:
     assert sweep(desk).suspected == 1
     heartbeat.beat(desk.gov, LEASE.worker_id)
     clock(desk).pass_s(LEASE_S - 1)
-    assert sweep(desk) == recover.Swept(0, (), {})
+    assert sweep(desk) == recover.Swept(1, 0, (), {})
     assert not isinstance(desk.finish(run), Fenced)
 
 
@@ -54,7 +54,7 @@ def test_a_slow_action_of_a_beating_worker_is_left_alone(desk: Desk) -> None:
     for _ in range(100):
         clock(desk).pass_s(3)
         heartbeat.beat(desk.gov, LEASE.worker_id)
-        assert sweep(desk) == recover.Swept(0, (), {})
+        assert sweep(desk) == recover.Swept(1, 0, (), {})
     assert desk.state(made) == "running"
 
 

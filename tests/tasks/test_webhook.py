@@ -218,7 +218,11 @@ def test_an_alert_is_told(desk: Desk, listener: Listener) -> None:
     assert listener.heard[0].said == {
         "type": "alert.raised",
         "timestamp": "2027-01-15T08:00:00Z",
-        "data": {"alert_id": "kill drill of May", "alert_kind": "drill.failed", "details": {"took_s": 31.5}},
+        "data": {
+            "alert_id": "kill drill of May",
+            "alert_kind": "drill.failed",
+            "details": {"took_s": 31.5, "runbook": "docs/operations.md#alert-drill-failed"},
+        },
     }
 
 
