@@ -8,8 +8,10 @@ from typing import Any
 from celery import Celery
 from kombu.utils.imports import symbol_by_name
 
+from acp_tasks.agents.desk_loop import desk_loop
+from acp_tasks.agents.horizons import find_horizon
 from governance.config import Settings, load_settings
-from governance.errors import SettingsInvalid
+from governance.errors import GovernanceError
 
 # The longest an approval may be waited for; a chord's counters must outlive it.
 _APPROVAL_S_MAX = 30 * 24 * 3600
@@ -19,6 +21,8 @@ def make_app(settings: Settings) -> Celery:
     """The fleet's app: every task governed, the support desk's tasks, beat's schedule."""
     app = Celery("acp_tasks", task_cls="acp_tasks:GovernedTask", include=["acp_tasks.agents.desk"])
     app.conf.update(celery_settings(settings))
+    if settings.horizon:
+        desk_loop(app, find_horizon(settings.horizon))
     # By name: the schedule stands above this package and knows it, not the other way round.
     app.conf.beat_schedule = symbol_by_name("beat_schedule:SCHEDULE")
     return app
@@ -65,5 +69,5 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 try:
     app = make_app(load_settings())
-except SettingsInvalid as problem:
+except GovernanceError as problem:
     sys.exit(str(problem))

@@ -9,7 +9,6 @@ import socket
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib import resources
 from pathlib import Path
 
 from uuid_utils.compat import uuid7
@@ -21,7 +20,7 @@ from governance.core.alerts import Thresholds
 from governance.core.policy import Policy
 from governance.middleware.spool import Spool
 from governance.operations.context import Governance, Limits
-from governance.policy_file import canonical, parse_policy, read_policy
+from governance.policy_file import canonical, packaged_policy, parse_policy, read_policy
 from governance.store.engine import Store
 
 _WORKER = "ACP_WORKER"
@@ -122,7 +121,7 @@ def _own_name(pid: int) -> str:
 def _policy(path: Path | None) -> tuple[Policy, str]:
     if path is None:
         source = "the packaged default policy"
-        text = resources.files("governance").joinpath("default_policy.yaml").read_text(encoding="utf-8")
+        text = packaged_policy()
     else:
         source, text = str(path), read_policy(path)
     return parse_policy(text, source), canonical(text)

@@ -15,6 +15,7 @@ the default are left out of it, so that a key that a later release adds does not
 
 import json
 import re
+from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -79,6 +80,11 @@ def parse_policy(text: str, path: str = "<policy>") -> Policy:
         streams=MappingProxyType({name: _plan(stream) for name, stream in model.streams.items()}),
         rules=tuple(_rule(rule) for rule in model.rules),
     )
+
+
+def packaged_policy() -> str:
+    """The policy of a fleet that was given none."""
+    return resources.files("governance").joinpath("default_policy.yaml").read_text(encoding="utf-8")
 
 
 def canonical(policy_text: str, path: str = "<policy>") -> str:

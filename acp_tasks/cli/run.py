@@ -12,12 +12,14 @@ from celery import Celery
 
 from acp_tasks import bootstrap, logs
 from acp_tasks.agents.cases import BadLine, Line, read_cases
+from acp_tasks.agents.horizons import HORIZONS, find_horizon
 from acp_tasks.cli import output
 from acp_tasks.cli.context import SILENT
 from acp_tasks.cli.group import Exit
 from acp_tasks.fleet.display import Display, Picture, make_display
 from acp_tasks.fleet.owner import let_owner_decide
 from acp_tasks.fleet.process import ProcessFailed, Stack, StopRequested
+from acp_tasks.fleet.rehearsal import Lived, Living, live
 from acp_tasks.fleet.shift import Shift
 from acp_tasks.fleet.stack import Fleet, Plan
 from acp_tasks.fleet.state_folder import locked_folder
@@ -33,12 +35,24 @@ _SIGNALLED = 128
 
 
 @click.command()
-@click.option("--horizon", type=click.Choice(["hour"]), default="hour", show_default=True, help="How long a window is.")
+@click.option(
+    "--horizon",
+    type=click.Choice(list(HORIZONS)),
+    default="hour",
+    show_default=True,
+    help="How long the desk works by itself. An hour's cases are all taken at once, unless --compress is given.",
+)
+@click.option(
+    "--compress",
+    type=click.FloatRange(1, 10_000),
+    metavar="X",
+    help="Live through the horizon X times faster, on one clock for every process; 1 is real time.",
+)
 @click.option("--cases", type=click.Path(path_type=Path), metavar="FILE", help="JSON Lines; else the shipped cases.")
 @click.option("--strict", is_flag=True, help="Stop at a bad line instead of skipping it.")
-@click.option("--db", "database", default="sqlite", show_default=True, metavar="sqlite|postgres|URL", help="The store.")
+@click.option("--db", "database", metavar="sqlite|postgres|URL", help="The store; else as the horizon has it.")
 @click.option("--broker", metavar="URL", help="Use this broker instead of starting one.")
-@click.option("--workers", type=click.IntRange(1, 32), default=2, show_default=True, help="Worker processes.")
+@click.option("--workers", type=click.IntRange(1, 32), help="Worker processes; else as the horizon has it.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Children of a worker.")
 @click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Default: ACP_STATE_DIR, else .acp.")
 @click.option(
@@ -48,18 +62,24 @@ _SIGNALLED = 128
     help="Default: ACP_POLICY, else ./policy.yaml if there is one, else the packaged policy.",
 )
 @click.option(
-    "--deadline", type=click.FloatRange(1), default=120, show_default=True, metavar="SECONDS", help="Then give up."
+    "--deadline",
+    type=click.FloatRange(1),
+    default=120,
+    show_default=True,
+    metavar="SECONDS",
+    help="Then give up; of a horizon that is lived through, so much after its end.",
 )
 @output.json_option
 @click.pass_context
 def run(
     ctx: click.Context,
     horizon: str,
+    compress: float | None,
     cases: Path | None,
     strict: bool,
-    database: str,
+    database: str | None,
     broker: str | None,
-    workers: int,
+    workers: int | None,
     concurrency: int,
     state_dir: Path | None,
     policy: Path | None,
@@ -70,24 +90,34 @@ def run(
     Starts a broker, a database, workers, beat and Flower, enqueues every case as a governed action, waits until each
     has ended or waits for a person, prints a scorecard and verifies the audit trail. Ctrl-C ends what it started.
     Running it again with the same cases and state directory repeats no effect.
+
+    With --compress, or a longer horizon, the desk's agent takes the cases in cycles instead: windows turn, checkpoints
+    are taken, requests time out, drills are run, and the end report says so. --compress 3600 rehearses a month in
+    twelve minutes; every rehearsal has a folder of its own in the state directory.
     """
     logs.configure(SILENT)
     started_s = time.monotonic()
     path = cases or SHIPPED
+    chosen = find_horizon(horizon)
     plan = Plan(
         state_dir=state_dir or load_settings().state_dir,
         policy=_policy(policy),
-        database=database,
+        database=database or chosen.database,
         broker_url=broker,
-        workers=workers,
+        workers=workers or chosen.workers,
         concurrency=concurrency,
     )
+    lives = Living(chosen, compress or 1.0, deadline) if compress or horizon != "hour" else None
     lines = _lines(path, shipped=cases is None, strict=strict)
     display = make_display(live=not output.wants_json())
     try:
         with locked_folder(plan.state_dir) as folder, Stack() as stack, display:
-            fleet = Fleet(replace(plan, state_dir=folder), stack)
-            summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline)
+            summary: Summary | Lived
+            if lives is not None:
+                summary = live(lives, replace(plan, state_dir=folder), stack, display, path, lines, make=_app)
+            else:
+                fleet = Fleet(replace(plan, state_dir=folder), stack)
+                summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline)
             display.say("ending every process")
     except BaseException as error:
         request = _stop_behind(error)

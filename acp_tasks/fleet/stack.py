@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,10 @@ _PRIVATE_BROKERS: Final = ("memory",)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be started. `database` is sqlite, postgres or a URL; `broker_url` is None for one of our own."""
+    """What is to be started. `database` is sqlite, postgres or a URL; `broker_url` is None for one of our own.
+
+    `app` is what `celery -A` takes, `settings` is further environment.
+    """
 
     state_dir: Path
     policy: Path | None = None
@@ -43,6 +46,8 @@ class Plan:
     broker_url: str | None = None
     workers: int = 2
     concurrency: int = 2
+    app: str = "acp_tasks"
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -82,6 +87,7 @@ class Fleet:
             "ACP_BROKER_URL": self._broker(),
             "ACP_DATABASE_URL": self._database(),
             "ACP_STATE_DIR": str(self.plan.state_dir),
+            **self.plan.settings,
         }
         if self.plan.policy is not None:
             environment["ACP_POLICY"] = str(self.plan.policy)
@@ -162,7 +168,7 @@ class Fleet:
 
     def _start(self, together: "_Together", name: str, arguments: list[str], ready: Callable[[Process], bool]) -> None:
         environment = {**os.environ, **self.environment, "FLOWER_UNAUTHENTICATED_API": "false"}
-        argv = [sys.executable, "-m", "celery", "-A", "acp_tasks", *arguments]
+        argv = [sys.executable, "-m", "celery", "-A", self.plan.app, *arguments]
         process = Process(name, argv, self.logs / f"{name.replace(' ', '-')}.log", environment)
         together.members.append(process)
         self._members.append(_Member(process, ready))

@@ -152,7 +152,7 @@ def test_a_scan_is_missed_when_somebody_watched_for_that_long() -> None:
     assert missed(stale) == ["acp.escalation"]
     assert missed(stale, watched=800) == []
     assert missed(stale, limit=0) == []
-    assert len(missed({})) == 5
+    assert len(missed({})) == len(SCANS)
     blind = {**fresh, "acp.recovery": Run(990 * S, 0), "acp.relay": Run(990 * S, 0)}
     assert missed(blind) == ["acp.recovery"]
     assert missed(blind, workers=0) == []
