@@ -26,4 +26,6 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "sealing": _every("acp.sealing", 10.0),
     # A drill that is due begins this much later at most; ACP_DRILL_EVERY_S says when one is due.
     "drills": _every("acp.drills", 60.0),
+    # History is counted in days; an hour's share is small enough for one slot.
+    "retention": _every("acp.retention", 3600.0),
 }

@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     time_limit_s: float = Field(default=3600.0, gt=0, description="hard limit of one attempt")
     soft_time_limit_s: float = Field(default=3300.0, gt=0, description="soft limit of one attempt")
     drill_every_s: float = Field(default=7 * 24 * 3600.0, ge=0, description="between two drills of a kind; 0: never")
+    keep_days: int = Field(default=0, ge=0, description="days of the clock that history is kept; 0: for ever")
     pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
     webhook_url: str = Field(default="", description="where approvals and alerts are told; empty: nowhere")
     webhook_secret: str = Field(default="", repr=False, description="signs what is told; several while one is replaced")

@@ -29,7 +29,7 @@ _COMMANDS = {
 _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
     "approvals": "Requests that wait for a person.",
-    "audit": "Prove that the trail and the ledger hold.",
+    "audit": "Prove that the trail and the ledger hold, and prune what is old.",
     "budget": "What every open window may still use.",
     "db": "Bring the database to this release's schema.",
     "doctor": "Say what is ready, and what to do about the rest.",

@@ -11,6 +11,7 @@ from acp_tasks.control.escalation import escalate
 from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
+from acp_tasks.control.retention import prune
 from acp_tasks.control.sealing import seal
 from acp_tasks.control.switches import clear_up
 from governance.operations.context import Governance
@@ -26,6 +27,7 @@ JOBS: dict[str, Job] = {
     "acp.notices": tell,
     "acp.sealing": seal,
     "acp.drills": drill,
+    "acp.retention": prune,
 }
 
 

@@ -312,6 +312,14 @@ def counts_by_state(store: Reader) -> dict[str, int]:
     return {str(row[0]): int(row[1]) for row in found}
 
 
+def without_trail(store: Reader) -> int:
+    """How many actions no event speaks of."""
+    found = store.read(
+        "SELECT count(*) FROM actions a WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.action_id = a.id)", {}
+    )
+    return int(found[0][0])
+
+
 def listing(store: Store, *, state: State | None, session_id: str | None, limit: int) -> list[RowMapping]:
     """Actions for people, newest first."""
     query = select(actions).order_by(actions.c.created_us.desc(), actions.c.id).limit(limit)

@@ -119,7 +119,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
         for kind, seal in (("session.opened", {"seq": 1, "hash": "h"}), ("action.succeeded", {"action_id": "done"}))
     ],
 }
-# What revision 0002 adds to actions is null; what it adds to each ticket:
+# What revisions 0002 and 0003 add to actions is null; what the first adds to each ticket:
 ADDED: Mapping[str, dict[str, Any]] = {
     ticket_id: {
         "policy_hash": policy_hash,
@@ -216,14 +216,18 @@ def test_migrations_make_the_schema_that_the_tables_describe(
         request.addfinalizer(described.close)
     with described.transaction() as connection:
         metadata.create_all(connection)
-        for statement in (*guards.POSTGRESQL, guards.SWITCH_EPOCH) if store.is_postgresql else guards.SQLITE:
+        for statement in (
+            (*guards.POSTGRESQL, guards.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL)
+            if store.is_postgresql
+            else (*guards.SQLITE, *guards.PRUNING_SQLITE)
+        ):
             connection.execute(text(statement))
     assert migrated == catalog(described)
     assert len(migrated) > 20
 
 
 def test_a_database_that_was_never_migrated_is_refused(store: Store) -> None:
-    with pytest.raises(SchemaMismatch, match=r"has no schema, this release needs revision 0002: run `acp db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=r"has no schema, this release needs revision 0003: run `acp db upgrade`"):
         migrate.check(store)
     assert migrate.upgrade(store) == migrate.check(store)
 
@@ -231,9 +235,10 @@ def test_a_database_that_was_never_migrated_is_refused(store: Store) -> None:
 def test_an_upgrade_keeps_every_row_and_fills_the_new_columns(older: Store) -> None:
     expected = contents(older)
     assert {table: len(rows) for table, rows in expected.items()} == {t: len(rows) for t, rows in FIRST_ROWS.items()}
-    expected["actions"] = [{**row, "model": None, "grant_id": None, "switch_id": None} for row in expected["actions"]]
+    added = ("model", "grant_id", "switch_id", "pruned_state", "pruned_attempt")
+    expected["actions"] = [{**row, **dict.fromkeys(added)} for row in expected["actions"]]
     expected["tickets"] = [{**row, **ADDED[row["id"]]} for row in expected["tickets"]]
-    assert migrate.upgrade(older) == "0002"
+    assert migrate.upgrade(older) == "0003"
     assert contents(older) == expected
 
 
@@ -248,7 +253,7 @@ def test_the_chain_of_an_older_ticket_is_the_text_that_its_hash_was_made_of(olde
 def test_a_second_upgrade_does_nothing(older: Store) -> None:
     migrate.upgrade(older)
     before = catalog(older), contents(older)
-    assert migrate.upgrade(older) == migrate.upgrade(older, "0001") == migrate.check(older) == "0002"
+    assert migrate.upgrade(older) == migrate.upgrade(older, "0001") == migrate.check(older) == "0003"
     assert (catalog(older), contents(older)) == before
 
 
@@ -293,7 +298,7 @@ def test_an_upgrade_that_fails_at_its_end_leaves_the_database_as_it_was(older: S
     assert (catalog(older), contents(older)) == before
     assert checks_foreign_keys(older)
     older.run("DROP TABLE alerts", {})
-    assert migrate.upgrade(older) == "0002"
+    assert migrate.upgrade(older) == "0003"
     assert checks_foreign_keys(older)
 
 
