@@ -11,11 +11,10 @@ holds; and everything that beat drives, once each, with the rows that it read by
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
+from benchmarks.copies import copy, settled
 from benchmarks.life import Life, make_finish, make_submission
 from benchmarks.servers import DATABASES, servers
 from governance.core.actions import Lease
@@ -27,18 +26,12 @@ from governance.operations.finish import Settled, finish
 from governance.operations.running import emit
 from governance.operations.submit import submit
 from governance.store import schema
-from governance.store.engine import rows
 
 _SESSIONS = 100
 _EVENTS = 5
-_INSERTED_AT_ONCE = 20_000
 _WARM_CYCLES = 50
 _DAY_US = 24 * 3600 * SECOND_US
 _HISTORY = ("actions", "events", "entries", "accounts", "tickets")
-# `n` counts copies of the action from 0, `k` is the session of a copy.
-_COPY = """INSERT INTO {table} ({columns}) WITH RECURSIVE series(n) AS
-    (SELECT CAST(:first AS bigint) UNION ALL SELECT n + 1 FROM series WHERE n < :last)
-    SELECT {values} FROM {table}, (SELECT n, n / CAST(:each AS bigint) AS k FROM series) AS copies WHERE {key}"""
 
 
 def main() -> None:
@@ -46,10 +39,7 @@ def main() -> None:
     with servers((asked.database,)) as started:
         empty, full = (Life(started.database(asked.database)) for _ in range(2))
         try:
-            began_s = time.perf_counter()
             events = _record(full.gov, asked.actions)
-            loaded_s = time.perf_counter() - began_s
-            _said(f"{events} events recorded in {loaded_s:.0f} s")
             answer = {
                 "database": asked.database,
                 "actions": asked.actions,
@@ -71,52 +61,50 @@ def _record(gov: Governance, count: int) -> int:
     action_id, session_id = _template(gov)
     each = -(-count // _SESSIONS)
     first_event = gov.store.read("SELECT min(seq) FROM events WHERE action_id = :id", {"id": action_id})[0][0]
-    sessions = {
-        "window_start_us": f"window_start_us - (n + 1) * {_DAY_US}",
-        "window_end_us": f"window_end_us - (n + 1) * {_DAY_US}",
-    }
-    renamed = "replace({column}, :session, :session || '-' || %s)"
+    session, of_each = "n / CAST(:each AS bigint)", "n % CAST(:each AS bigint)"
     copied = "{column} || '-' || n"
+    renamed = "replace({column}, :session, :session || '-' || (%s))"
     long_ago = f"{{column}} - {_SESSIONS} * {_DAY_US} + n"
-    of_session, of_action = {"id": renamed % "n", **sessions}, {"action_id": copied, "at_us": long_ago}
-    copies: tuple[tuple[Any, str, int, dict[str, str]], ...] = (
-        (schema.sessions, "id = :session", _SESSIONS, of_session),
-        (schema.accounts, "scope_id = :session", _SESSIONS, {"scope_id": renamed % "n", **of_session}),
+    window = dict.fromkeys(("window_start_us", "window_end_us"), f"{{column}} - (n + 1) * {_DAY_US}")
+    times = ("created_us", "published_us", "started_us", "finished_us", "delivered_us")
+    for table, key, wanted, changed in (
+        (schema.sessions, "id = :session", _SESSIONS, {"id": renamed % "n", **window}),
+        (
+            schema.accounts,
+            "scope_id = :session",
+            _SESSIONS,
+            {"id": renamed % "n", "scope_id": renamed % "n", **window},
+        ),
         (
             schema.actions,
             "id = :action",
             count,
-            {**dict.fromkeys(("id", "command_id", "correlation_id"), copied), "session_id": renamed % "k"}
-            | dict.fromkeys(("created_us", "published_us", "started_us", "finished_us", "delivered_us"), long_ago),
+            {
+                **dict.fromkeys(("id", "command_id", "correlation_id"), copied),
+                **dict.fromkeys(times, long_ago),
+                "session_id": renamed % session,
+            },
         ),
-        (schema.entries, "action_id = :action", count, {"account_id": renamed % "k", **of_action}),
+        (
+            schema.entries,
+            "action_id = :action",
+            count,
+            {"account_id": renamed % session, "action_id": copied, "at_us": long_ago},
+        ),
         (
             schema.events,
             "action_id = :action",
             count,
             {
-                "session_id": renamed % "k",
-                "seq": f"(n - k * CAST(:each AS bigint)) * {_EVENTS} + seq - {first_event} + 1",
-                **of_action,
+                "session_id": renamed % session,
+                "seq": f"({of_each}) * {_EVENTS} + {{column}} - {first_event} + 1",
+                "action_id": copied,
+                "at_us": long_ago,
             },
         ),
-    )
-    for table, key, wanted, changed in copies:
-        _said(f"{wanted} times {table.name}")
-        numbered = table in (schema.events, schema.entries)
-        kept = [column.name for column in table.columns if not (numbered and column.name == "id")]
-        values = [changed.get(column, '"{column}"').format(column=column) for column in kept]
-        listed = ", ".join(f'"{column}"' for column in kept)
-        sql = _COPY.format(table=table.name, columns=listed, values=", ".join(values), key=key)
-        for done in range(0, wanted, _INSERTED_AT_ONCE):
-            last = min(done + _INSERTED_AT_ONCE, wanted) - 1
-            _insert(gov, sql, {"first": done, "last": last, "each": each, "session": session_id, "action": action_id})
-    if gov.store.is_postgresql:
-        with gov.store.statement() as connection:
-            rows(connection, "SET statement_timeout = 0", {})
-            rows(connection, "VACUUM (ANALYZE)", {})
-    else:
-        gov.store.run("ANALYZE", {})
+    ):
+        copy(gov, table, key, wanted, changed, {"each": each, "session": session_id, "action": action_id})
+    settled(gov)
     return int(gov.store.read("SELECT count(*) FROM events", {})[0][0])
 
 
@@ -132,14 +120,6 @@ def _template(gov: Governance) -> tuple[str, str]:
     assert isinstance(finish(gov, make_finish(gov, admission, "0")), Settled)
     audit.seal(gov)
     return submission.action_id, admission.ref.session_id
-
-
-def _insert(gov: Governance, sql: str, values: dict[str, Any]) -> None:
-    with gov.store.transaction() as connection:
-        if gov.store.is_postgresql:
-            # No foreign keys: they hold by construction.
-            rows(connection, "SELECT set_config('session_replication_role', 'replica', true)", {})
-        rows(connection, sql, values)
 
 
 def _compared(empty: Life, full: Life, rounds: int, seconds: float) -> dict[str, object]:
@@ -208,10 +188,6 @@ def _scanned(gov: Governance) -> int:
         {"tables": list(_HISTORY)},
     )
     return int(found[0][0])
-
-
-def _said(what: str) -> None:
-    print(what, file=sys.stderr, flush=True)
 
 
 def _arguments() -> argparse.Namespace:
