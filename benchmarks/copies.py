@@ -42,13 +42,15 @@ def copy(
 
 
 def settled(gov: Governance) -> None:
-    """Has the database look at what it holds now, as it does by itself after a while."""
+    """Has the database look at what it holds now, and write it out, as it does by itself after a while."""
     if not gov.store.is_postgresql:
         gov.store.run("ANALYZE", {})
         return
     with gov.store.statement() as connection:
         rows(connection, "SET statement_timeout = 0", {})
         rows(connection, "VACUUM (ANALYZE)", {})
+        rows(connection, "CHECKPOINT", {})
+        rows(connection, "RESET statement_timeout", {})
 
 
 def _said(what: str) -> None:

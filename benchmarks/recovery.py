@@ -2,10 +2,10 @@
 
     python -m benchmarks.recovery [--json] [--database postgres|sqlite] [--open 100000] [--lost 10000]
 
-The open actions are copies of real ones, with their events, tickets and holds: a fifth parked, a fifth deferred, a fifth
-running, `--lost` of them under ten workers whose heartbeat lapsed and the others under twenty that live; the rest is
-queued. Measured without Celery: a sweep while every worker lives, one that gives up what the lapsed ones hold, a sweep
-again, and what the relay looks for every few seconds. The trail and the ledger are verified at the end.
+The open actions are copies of real ones, with their events, tickets and holds: a fifth parked, a fifth deferred, a
+fifth running, `--lost` of them under ten workers whose heartbeat lapsed, the others under twenty that live; the rest
+is queued. Measured without Celery: a sweep while every worker lives, one that gives up what the lapsed ones hold, one
+more, and what the relay looks for every few seconds. The trail and the ledger are verified at the end.
 """
 
 import argparse

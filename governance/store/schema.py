@@ -158,6 +158,14 @@ Index(
     postgresql_where=_undelivered,
     sqlite_where=_undelivered,
 )
+# What the relay has to publish at once; few at any time.
+_unpublished = text("delivered_us IS NULL AND published_us IS NULL")
+Index(
+    "ix_actions_unpublished",
+    actions.c.created_us,
+    postgresql_where=_unpublished,
+    sqlite_where=_unpublished,
+)
 
 tickets = Table(
     "tickets",

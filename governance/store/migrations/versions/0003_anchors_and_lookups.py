@@ -1,4 +1,4 @@
-"""Anchors: what is left of pruned history, and triggers that let exactly that history be deleted."""
+"""Anchors: what is left of pruned history, and triggers that let exactly that be deleted; indexes for what looks."""
 
 import sqlalchemy as sa
 
@@ -27,6 +27,7 @@ def upgrade() -> None:
     op.create_index('ix_anchors_uncleared', 'anchors', ['session_id'], unique=False, postgresql_where=sa.text('cleared_us IS NULL'), sqlite_where=sa.text('cleared_us IS NULL'))
     op.add_column('actions', sa.Column('pruned_state', sa.Text(), nullable=True))
     op.add_column('actions', sa.Column('pruned_attempt', sa.Integer(), nullable=True))
+    op.create_index('ix_actions_unpublished', 'actions', ['created_us'], unique=False, postgresql_where=sa.text('delivered_us IS NULL AND published_us IS NULL'), sqlite_where=sa.text('delivered_us IS NULL AND published_us IS NULL'))
     op.create_index(op.f('ix_grants_ticket_id'), 'grants', ['ticket_id'], unique=False)
     op.create_index(op.f('ix_entries_account_id'), 'entries', ['account_id'], unique=False)
     op.create_index(op.f('ix_commands_at_us'), 'commands', ['at_us'], unique=False)
