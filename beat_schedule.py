@@ -36,4 +36,6 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "scorecards": _every("acp.scorecards", 30.0),
     # A rate or an age that is worth a person's attention is told this much later at most; it reads an hour of events.
     "alerts": _every("acp.alerts", 60.0),
+    # History is counted in days; an hour's share is small enough for one slot.
+    "retention": _every("acp.retention", 3600.0),
 }

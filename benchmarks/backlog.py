@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from acp_tasks.fleet.process import Process
+from benchmarks.copies import copy, settled
 from benchmarks.life import percentile
 from benchmarks.servers import DATABASES, ROOT, servers
 from benchmarks.sides import environment_of
@@ -39,12 +40,8 @@ _AGENTS = 100
 _LIST = 200
 _LOOKS_MAX = 200
 _RUNS_MAX = 50
-_INSERTED_AT_ONCE = 10_000
 _LATER_US = 3600 * 1_000_000
 _READY_S_MAX = 60.0
-_COPY = """INSERT INTO {table} ({columns}) WITH RECURSIVE series(n) AS
-    (SELECT CAST(:first AS bigint) UNION ALL SELECT n + 1 FROM series WHERE n < :last)
-    SELECT {values} FROM {table}, series WHERE {key} = :template"""
 
 
 @dataclass(frozen=True)
@@ -123,7 +120,7 @@ def _record(gov: Governance, first: str, parked: int) -> None:
             {
                 **dict.fromkeys(("id", "command_id", "correlation_id", "ticket_id"), "{column} || '-' || n"),
                 "agent_id": f"'agent-' || (n % {_AGENTS})",
-                "created_us": "created_us + n",
+                "created_us": "{column} + n",
             },
         ),
         (
@@ -135,18 +132,11 @@ def _record(gov: Governance, first: str, parked: int) -> None:
                 **dict.fromkeys(("requested_us", "due_us", "expires_us"), "{column} + n"),
             },
         ),
-        (schema.events, "action_id", first, {"action_id": "action_id || '-' || n"}),
+        (schema.events, "action_id", first, {"action_id": "{column} || '-' || n"}),
     )
     for table, key, template, changed in copies:
-        columns = [column.name for column in table.columns if table is not schema.events or column.name != "id"]
-        values = [changed.get(column, '"{column}"').format(column=column) for column in columns]
-        listed = ", ".join(f'"{column}"' for column in columns)
-        sql = _COPY.format(table=table.name, columns=listed, values=", ".join(values), key=key)
-        for done in range(1, parked, _INSERTED_AT_ONCE):
-            last = min(done + _INSERTED_AT_ONCE, parked) - 1
-            gov.store.run(sql, {"first": done, "last": last, "template": template})
-        if gov.store.is_postgresql:
-            gov.store.run(f"ANALYZE {table.name}", {})
+        copy(gov, table, f"{key} = :template", parked - 1, changed, {"template": template})
+    settled(gov)
 
 
 def _approve_to_running(app: Any, gov: Governance, action_id: str) -> float:

@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     checkpoint_every_s: float = Field(
         default=3600.0, ge=0, description="between two checkpoints of a stream that works; 0: agents' own only"
     )
+    keep_days: int = Field(default=0, ge=0, description="days of the clock that history is kept; 0: for ever")
     pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
     webhook_url: str = Field(default="", description="where approvals and alerts are told; empty: nowhere")
     webhook_secret: str = Field(default="", repr=False, description="signs what is told; several while one is replaced")

@@ -17,6 +17,7 @@ POINTS: Final = (
     "after_decision_before_publish",
     "after_reclaim_before_publish",
     "after_relay_claim_before_publish",
+    "after_first_of_pruned",
 )
 
 _ARMED = os.environ.get("ACP_FAULT", "")

@@ -35,7 +35,7 @@ _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
     "alerts": "What needs a person's attention, and the runbook for it.",
     "approvals": "Requests that wait for a person.",
-    "audit": "Prove that the trail and the ledger hold.",
+    "audit": "Prove that the trail and the ledger hold, and prune what is old.",
     "budget": "What every open window may still use.",
     "checkpoints": "Restore points of the streams.",
     "db": "Bring the database to this release's schema.",

@@ -47,6 +47,10 @@ def replay(session_id: str, after: int) -> None:
     """A session's trail in its sealed order; what is not sealed yet is sealed first."""
     gov = governance()
     audit.seal(gov)
+    anchor = audit.last_anchor(gov, session_id)
+    if anchor is not None:
+        said = f"pruned at event {anchor.seq} with hash {anchor.hash} on {output.when(anchor.pruned_us)}"
+        click.echo(f"acp: the history of session {session_id} was {said}; what follows is kept", err=True)
     _write(audit.replay(gov, session_id, after))
 
 

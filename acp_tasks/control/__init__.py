@@ -14,6 +14,7 @@ from acp_tasks.control.loops import resume
 from acp_tasks.control.notices import tell
 from acp_tasks.control.recovery import recover
 from acp_tasks.control.relay import relay
+from acp_tasks.control.retention import prune
 from acp_tasks.control.rotation import turn_sessions
 from acp_tasks.control.scorecards import keep_score
 from acp_tasks.control.sealing import seal
@@ -36,6 +37,7 @@ JOBS: dict[str, Job] = {
     "acp.drills": drill,
     "acp.scorecards": keep_score,
     "acp.alerts": warn,
+    "acp.retention": prune,
 }
 
 

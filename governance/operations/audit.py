@@ -1,29 +1,44 @@
 """The audit trail: seal, replay, verify. The sealer runs on schedule; verification reads everything, in pages."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
-from governance.core.audit import chain_problems, history_problems
+from governance.core.audit import (
+    Anchor,
+    Pruned,
+    anchor_problems,
+    chain_problems,
+    history_problems,
+    remnant_problems,
+)
 from governance.core.events import StoredEvent
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import actions, events, ledger
+from governance.store import actions, events, ledger, retention
 from governance.store import sessions as store_sessions
 from governance.store.engine import Reader
 
 _SEAL_BATCH = 1000
 _PAGE = 2000
 _PROBLEMS_MAX = 1000
+# What the trail calls the event that says where a session's history was cut.
+PRUNED = "session.pruned"
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What was read and what was wrong; `problems` is empty when the trail and the ledger hold."""
+    """What was read and what was wrong; `problems` is empty when the trail and the ledger hold.
+
+    `anchors` are where the history of pruned sessions ends: what was before is gone, and was whole when it went.
+    """
 
     events: int
     actions: int
     accounts: int
     problems: tuple[str, ...]
+    anchors: tuple[Anchor, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -44,10 +59,23 @@ def seal(gov: Governance) -> int:
 
 
 def replay(gov: Governance, session_id: str, after_seq: int = 0) -> Iterator[StoredEvent]:
-    """The sealed events of a session, in order. Raises NotFound for a session that was never opened."""
+    """The sealed events of a session, in order, from where its pruned history ends.
+
+    Raises NotFound for a session that was never opened.
+    """
+    anchor = last_anchor(gov, session_id)
+    yield from sealed_events(gov.store, session_id, max(after_seq, anchor.seq if anchor is not None else 0))
+
+
+def last_anchor(gov: Governance, session_id: str) -> Anchor | None:
+    """Where the pruned history of a session ends, None when none of it is pruned.
+
+    Raises NotFound for a session that was never opened.
+    """
     if store_sessions.find(gov.store, session_id) is None:
         raise NotFound("session", session_id, "acp budget show lists the open ones")
-    yield from _sealed(gov.store, session_id, after_seq)
+    found = retention.anchors(gov.store, session_id)
+    return found[-1] if found else None
 
 
 def verify(gov: Governance) -> Verification:
@@ -62,15 +90,29 @@ def verify(gov: Governance) -> Verification:
 
 def _verified(reader: Reader) -> Verification:
     problems: list[str] = []
-    read = 0
+    anchors = retention.anchors(reader)
+    ends = {anchor.session_id: anchor for anchor in anchors}
+    read = _Read()
     for session_id in events.sessions_with_events(reader):
-        counted = _Counted(_sealed(reader, session_id, 0))
-        problems += chain_problems(session_id, counted)
-        read += counted.count
+        anchor = ends.get(session_id)
+        if anchor is not None:
+            problems += remnant_problems(anchor, up_to(anchor.seq, sealed_events(reader, session_id, 0)))
+        after_seq = anchor.seq if anchor is not None else 0
+        problems += chain_problems(session_id, read.noting(sealed_events(reader, session_id, after_seq)), anchor)
+    ends_us = store_sessions.ends(reader)
+    strangers = sorted(read.sessions - ends_us.keys())
+    problems += [f"session {session_id}: has events and was never opened" for session_id in strangers]
+    silent = events.silent_sessions(reader)
+    problems += [f"session {session_id}: has neither events nor an anchor" for session_id in silent]
+    problems += anchor_problems(anchors, read.told, ends_us)
+    left = {anchor.session_id: anchor.seq for anchor in anchors if not anchor.cleared}
     histories = 0
-    for action_id, state, history in events.by_action(reader, _PAGE):
-        problems += history_problems(action_id, history, state)
-        histories += 1
+    beginnings = retention.beginnings(reader)
+    for action_id, state, whole in events.by_action(reader, _PAGE):
+        history = [event for event in whole if event.seq is None or event.seq > left.get(event.session_id, 0)]
+        if history:
+            problems += history_problems(action_id, history, state, beginnings.get(action_id))
+            histories += 1
     problems += [
         f"account {account}: held {held} and posted {posted}, its entries sum to {sum_held} and {sum_posted}"
         for account, held, sum_held, posted, sum_posted in ledger.unbalanced(reader)
@@ -79,28 +121,38 @@ def _verified(reader: Reader) -> Verification:
         f"action {action_id}: attempt {attempt} holds {account} and does not run"
         for action_id, attempt, account in ledger.orphan_holds(reader)
     ]
-    silent = sum(actions.counts_by_state(reader).values()) - histories
-    if silent:
-        problems.append(f"{silent} actions have no event at all")
+    if unheard := actions.without_trail(reader):
+        problems.append(f"{unheard} actions have no event at all")
     if len(problems) > _PROBLEMS_MAX:
         problems[_PROBLEMS_MAX:] = [f"and {len(problems) - _PROBLEMS_MAX} more"]
-    return Verification(read, histories, ledger.account_count(reader), tuple(problems))
+    return Verification(read.events, histories, ledger.account_count(reader), tuple(problems), tuple(anchors))
 
 
-def _sealed(reader: Reader, session_id: str, after_seq: int) -> Iterator[StoredEvent]:
+def sealed_events(reader: Reader, session_id: str, after_seq: int) -> Iterator[StoredEvent]:
+    """Every sealed event of a session after a number, pruned or not, as it is stored."""
     while page := events.replay(reader, session_id, after_seq, _PAGE):
         yield from page
         after_seq = page[-1].seq or after_seq
 
 
-class _Counted:
-    """An iterable that knows how many it gave out."""
+def up_to(seq: int, sealed: Iterator[StoredEvent]) -> Iterator[StoredEvent]:
+    """The first of these events, up to the number `seq`."""
+    return takewhile(lambda event: event.seq is not None and event.seq <= seq, sealed)
 
-    def __init__(self, source: Iterator[StoredEvent]) -> None:
-        self.source = source
-        self.count = 0
 
-    def __iter__(self) -> Iterator[StoredEvent]:
-        for item in self.source:
-            self.count += 1
-            yield item
+class _Read:
+    """How many events were read, of which sessions, and what they say of anchors."""
+
+    def __init__(self) -> None:
+        self.events = 0
+        self.sessions: set[str] = set()
+        self.told: dict[tuple[str, int], Pruned] = {}
+
+    def noting(self, source: Iterator[StoredEvent]) -> Iterator[StoredEvent]:
+        for event in source:
+            self.events += 1
+            self.sessions.add(event.session_id)
+            if event.kind == PRUNED:
+                said = json.loads(event.payload)
+                self.told[said["session"], said["seq"]] = Pruned(said["events"], said["hash"])
+            yield event

@@ -196,9 +196,9 @@ def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
         return []
     where, values = switches.in_scope(gov.store, switch)
     done: list[str] = []
-    after = ""
+    after = (0, "")
     while page := actions.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
-        after = page[-1].ref.id
+        after = (page[-1].created_us, page[-1].ref.id)
         covered = [action for action in page if switch.covers(subject_of(action))]
         done += cancel_each(gov, covered, rule=switch.rule, reason=switch.reason, actor=actor)
     return done

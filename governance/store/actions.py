@@ -169,6 +169,10 @@ def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
     return tuple(Hold(row[0], Unit(row[1]), row[2]) for row in found)
 
 
+# What the sweeps look for goes by creation, not by id: the index of what is live ends there, and an order by id would
+# tempt the database to walk through all of history in search of it.
+
+
 def due(store: Store, now_us: int, limit: int) -> list[ActionRow]:
     """Deferred actions whose time has come, oldest first."""
     return _listed(
@@ -180,12 +184,12 @@ def due(store: Store, now_us: int, limit: int) -> list[ActionRow]:
 
 
 def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
-    """Actions whose message is known not to be on its way."""
+    """Actions whose message is known not to be on its way, oldest first."""
     return _listed(
         store,
         """a.delivered_us IS NULL AND NOT a.direct AND a.published_us IS NULL
             AND a.state IN ('queued', 'parked', 'denied', 'cancelled', 'failed', 'succeeded')
-            AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.id LIMIT :limit""",
+            AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.created_us, a.id LIMIT :limit""",
         {"now": now_us, "limit": limit},
     )
 
@@ -208,7 +212,7 @@ def forsaken(store: Store, before_us: int, limit: int) -> list[ActionRow]:
     return _listed(
         store,
         """a.delivered_us IS NULL AND a.direct AND a.state = 'queued' AND a.created_us < :before
-            AND (a.started_us IS NULL OR a.started_us < :before) ORDER BY a.id LIMIT :limit""",
+            AND (a.started_us IS NULL OR a.started_us < :before) ORDER BY a.created_us, a.id LIMIT :limit""",
         {"before": before_us, "limit": limit},
     )
 
@@ -218,7 +222,8 @@ def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
     return _listed(
         store,
         """a.delivered_us IS NULL AND a.state = 'running' AND a.started_us < :before
-            AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = a.lease_worker) ORDER BY a.id LIMIT :limit""",
+            AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = a.lease_worker)
+            ORDER BY a.created_us, a.id LIMIT :limit""",
         {"before": before_us, "limit": limit},
     )
 
@@ -239,7 +244,7 @@ def leases_of(store: Store, worker_id: str, child: str | None = None) -> list[Ac
     of_child = " AND a.lease_child = :child" if child is not None else ""
     return _listed(
         store,
-        f"a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker{of_child} ORDER BY a.id",
+        f"a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker{of_child}",
         {"worker": worker_id, "child": child},
     )
 
@@ -247,23 +252,27 @@ def leases_of(store: Store, worker_id: str, child: str | None = None) -> list[Ac
 def leased_by(store: Store, worker_id: str, limit: int) -> list[ActionRow]:
     return _listed(
         store,
-        "a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker ORDER BY a.id LIMIT :limit",
+        """a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker
+            ORDER BY a.created_us, a.id LIMIT :limit""",
         {"worker": worker_id, "limit": limit},
     )
 
 
 def running_where(store: Store, where: str, values: Mapping[str, Any]) -> list[ActionRow]:
     """Running attempts under a condition on `actions a`, as many as there are."""
-    return _listed(store, f"a.delivered_us IS NULL AND a.state = 'running' AND {where} ORDER BY a.id", dict(values))
+    return _listed(store, f"a.delivered_us IS NULL AND a.state = 'running' AND {where}", dict(values))
 
 
-def waiting_where(store: Store, where: str, values: Mapping[str, Any], *, after: str, limit: int) -> list[ActionRow]:
-    """A page, by id after `after`, of what has not started under a condition on `actions a`."""
+def waiting_where(
+    store: Store, where: str, values: Mapping[str, Any], *, after: tuple[int, str], limit: int
+) -> list[ActionRow]:
+    """A page, by creation and id after `after`, of what has not started under a condition on `actions a`."""
     return _listed(
         store,
-        f"""a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred') AND a.id > :after AND {where}
-            ORDER BY a.id LIMIT :limit""",
-        {**values, "after": after, "limit": limit},
+        f"""a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred')
+            AND (a.created_us, a.id) > (:after_us, :after_id) AND {where}
+            ORDER BY a.created_us, a.id LIMIT :limit""",
+        {**values, "after_us": after[0], "after_id": after[1], "limit": limit},
     )
 
 
@@ -312,7 +321,8 @@ def paused_by_released(store: Store, limit: int) -> list[ActionRow]:
     return _listed(
         store,
         """a.delivered_us IS NULL AND a.state = 'deferred' AND a.switch_id IS NOT NULL AND NOT EXISTS (
-            SELECT 1 FROM switches s WHERE s.id = a.switch_id AND s.released_us IS NULL) ORDER BY a.id LIMIT :limit""",
+            SELECT 1 FROM switches s WHERE s.id = a.switch_id AND s.released_us IS NULL)
+            ORDER BY a.created_us, a.id LIMIT :limit""",
         {"limit": limit},
     )
 
@@ -364,6 +374,14 @@ def counts_by_state(store: Reader) -> dict[str, int]:
     return {str(row[0]): int(row[1]) for row in found}
 
 
+def without_trail(store: Reader) -> int:
+    """How many actions no event speaks of."""
+    found = store.read(
+        "SELECT count(*) FROM actions a WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.action_id = a.id)", {}
+    )
+    return int(found[0][0])
+
+
 def listing(store: Store, *, state: State | None, session_id: str | None, limit: int) -> list[RowMapping]:
     """Actions for people, newest first."""
     query = select(actions).order_by(actions.c.created_us.desc(), actions.c.id).limit(limit)
@@ -404,7 +422,10 @@ def spent(store: Store, action_id: str) -> dict[str, int]:
 
 
 def _listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]:
-    return [_action(row) for row in store.read(f"SELECT {_COLUMNS} {_FROM} WHERE {where}", values)]
+    """The actions under a condition, in order of creation; a limit in it goes before their tickets are looked up."""
+    sql = f"""SELECT {_COLUMNS} FROM (SELECT * FROM actions a WHERE {where}) a
+        LEFT JOIN tickets t ON t.id = a.ticket_id ORDER BY a.created_us, a.id"""
+    return [_action(row) for row in store.read(sql, values)]
 
 
 def _action(row: Sequence[Any]) -> ActionRow:

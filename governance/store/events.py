@@ -53,6 +53,12 @@ def seal(store: Store, session_id: str, limit: int) -> int:
             "SELECT seq, hash FROM events WHERE session_id = :id AND seq IS NOT NULL ORDER BY seq DESC LIMIT 1",
             {"id": session_id},
         )
+        # All of it may have been pruned; what is new is chained to what was.
+        last = last or rows(
+            connection,
+            "SELECT seq, hash FROM anchors WHERE session_id = :id ORDER BY seq DESC LIMIT 1",
+            {"id": session_id},
+        )
         seq, previous = (int(last[0][0]), str(last[0][1])) if last else (0, GENESIS)
         pending = [
             _event(row)
@@ -137,6 +143,17 @@ def was_edited(store: Store, action_id: str, ticket_id: str) -> bool:
 
 def sessions_with_events(store: Reader) -> list[str]:
     return [str(row[0]) for row in store.read("SELECT DISTINCT session_id FROM events ORDER BY session_id", {})]
+
+
+def silent_sessions(store: Reader) -> list[str]:
+    """Sessions without any event, although each begins with one, and without an anchor in the place of them."""
+    found = store.read(
+        """SELECT id FROM sessions s WHERE NOT EXISTS (SELECT 1 FROM anchors n WHERE n.session_id = s.id)
+            AND NOT EXISTS (SELECT 1 FROM events e WHERE e.session_id = s.id AND e.seq > 0)
+            AND id NOT IN (SELECT session_id FROM events WHERE seq IS NULL) ORDER BY id""",
+        {},
+    )
+    return [str(row[0]) for row in found]
 
 
 def by_action(store: Reader, batch: int) -> Iterator[tuple[str, State | None, list[StoredEvent]]]:

@@ -21,13 +21,18 @@ def account_count(store: Reader) -> int:
     return int(store.read("SELECT count(*) FROM accounts", {})[0][0])
 
 
+# Of what is being deleted behind an anchor, whatever part is left.
+_PRUNED = """SELECT 1 FROM accounts p JOIN anchors n ON n.session_id = p.scope_id AND n.cleared_us IS NULL
+    WHERE p.scope = 'session' AND p.id = {account}"""
+
+
 def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
     """Accounts whose columns are not the sums of their entries: (id, held, sum held, posted, sum posted)."""
     found = store.read(
-        """SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
+        f"""SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
             (SELECT account_id, sum(held_delta) AS held, sum(posted_delta) AS posted FROM entries GROUP BY account_id) s
-            ON s.account_id = a.id WHERE a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0)
-            ORDER BY a.id""",
+            ON s.account_id = a.id WHERE (a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0))
+            AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
         {},
     )
     return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]
@@ -36,11 +41,12 @@ def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
 def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
     """Open holds that no running attempt owns: (action, attempt, account)."""
     found = store.read(
-        """SELECT h.action_id, h.attempt, h.account_id FROM entries h
+        f"""SELECT h.action_id, h.attempt, h.account_id FROM entries h
             WHERE h.kind = 'hold' AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
                 AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind <> 'hold')
             AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.id = h.action_id AND a.attempt = h.attempt
-                AND a.state = 'running') ORDER BY h.action_id""",
+                AND a.state = 'running') AND NOT EXISTS ({_PRUNED.format(account="h.account_id")})
+            ORDER BY h.action_id""",
         {},
     )
     return [(str(r[0]), int(r[1]), str(r[2])) for r in found]

@@ -1,6 +1,7 @@
 """The tables. What can be said as a constraint is said here; times are UTC microseconds, money is micro-USD.
 
-Events and entries are append-only: triggers (`governance.store.guards`) refuse to change or delete them.
+Events and entries are append-only: triggers (`governance.store.guards`) refuse to change them, and to delete any that
+no anchor stands for.
 """
 
 from sqlalchemy import (
@@ -77,6 +78,23 @@ Index(
 )
 Index("ix_sessions_epoch", sessions.c.epoch)
 
+# What is left of a session's history that was pruned: where it ended. Written before anything is deleted; from then on
+# the guards let exactly that be deleted, until all of it is gone. A session that goes on afterwards may have several.
+anchors = Table(
+    "anchors",
+    metadata,
+    Column("session_id", Text, ForeignKey("sessions.id"), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),  # of the last event that was pruned
+    Column("hash", Text, nullable=False),  # of that event: the next one is chained to it
+    Column("events", BigInteger, nullable=False),
+    Column("pruned_us", BigInteger, nullable=False),
+    Column("recorded_in", Text, nullable=False),  # the session whose trail says so
+    Column("cleared_us", BigInteger),  # everything it stands for has been deleted
+    CheckConstraint("seq > 0 AND events > 0", name="stands_for_events"),
+)
+_uncleared = text("cleared_us IS NULL")
+Index("ix_anchors_uncleared", anchors.c.session_id, postgresql_where=_uncleared, sqlite_where=_uncleared)
+
 actions = Table(
     "actions",
     metadata,
@@ -128,6 +146,9 @@ actions = Table(
     Column("result", Text),  # JSON
     Column("error_type", Text),
     Column("error", Text),
+    # Where its history was cut when an earlier session of it was pruned; null: all of it is there.
+    Column("pruned_state", Text),
+    Column("pruned_attempt", Integer),
     _one_of("state", State),
     _one_of("risk", Risk),
     CheckConstraint("attempt >= 0", name="attempt_counts"),
@@ -150,6 +171,14 @@ Index(
     sqlite_where=_undelivered,
 )
 Index("ix_actions_session", actions.c.session_id, actions.c.delivered_us)
+# What the relay has to publish at once; few at any time.
+_unpublished = text("delivered_us IS NULL AND published_us IS NULL")
+Index(
+    "ix_actions_unpublished",
+    actions.c.created_us,
+    postgresql_where=_unpublished,
+    sqlite_where=_unpublished,
+)
 
 tickets = Table(
     "tickets",
@@ -194,7 +223,7 @@ grants = Table(
     "grants",
     metadata,
     Column("id", Text, primary_key=True),
-    Column("ticket_id", Text, ForeignKey("tickets.id"), nullable=False),  # the decision that gave it
+    Column("ticket_id", Text, ForeignKey("tickets.id"), nullable=False, index=True),  # the decision that gave it
     Column("rule", Text, nullable=False),
     Column("chain_hash", Text, nullable=False),
     Column("action_name", Text, nullable=False),
@@ -341,7 +370,7 @@ entries = Table(
     "entries",
     metadata,
     Column("id", Serial, primary_key=True, autoincrement=True),
-    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False),
+    Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("action_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("kind", Text, nullable=False),  # hold, then exactly one of post, void, expire
@@ -434,7 +463,7 @@ commands = Table(
     Column("digest", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("answer", Text, nullable=False),  # JSON; repeated word for word
-    Column("at_us", BigInteger, nullable=False),
+    Column("at_us", BigInteger, nullable=False, index=True),
 )
 
 ticks = Table(

@@ -9,7 +9,7 @@ from governance.core.ledger import Account
 from governance.core.policy import Policy
 from governance.core.sessions import Session
 from governance.core.windows import Window
-from governance.store.engine import Store, rows
+from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
 
 _COLUMNS = "id, stream, window_start_us, window_end_us, policy_hash"
@@ -30,6 +30,11 @@ def policy_source(store: Store, policy_hash: str) -> str | None:
 def find(store: Store, session_id: str) -> Session | None:
     found = store.read(f"SELECT {_COLUMNS} FROM sessions WHERE id = :id", {"id": session_id})
     return as_session(found[0]) if found else None
+
+
+def ends(store: Reader) -> dict[str, int]:
+    """When the window of every session ends that was ever opened, by its id."""
+    return {str(row[0]): int(row[1]) for row in store.read("SELECT id, window_end_us FROM sessions", {})}
 
 
 def at(store: Store, stream: str, now_us: int) -> Session | None:

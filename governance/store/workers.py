@@ -45,7 +45,8 @@ def lost(store: Store, *, suspected_before_us: int) -> list[str]:
     """Workers that own attempts and have been suspected for long enough, or that said goodbye."""
     found = store.read(
         """SELECT w.id FROM workers w WHERE (w.suspected_us <= :before OR w.stopped_us IS NOT NULL)
-            AND EXISTS (SELECT 1 FROM actions a WHERE a.state = 'running' AND a.lease_worker = w.id) ORDER BY w.id""",
+            AND w.id IN (SELECT a.lease_worker FROM actions a WHERE a.delivered_us IS NULL AND a.state = 'running')
+            ORDER BY w.id""",
         {"before": suspected_before_us},
     )
     return [str(row[0]) for row in found]

@@ -53,3 +53,20 @@ def test_backlog() -> None:
     assert found["queue_length"] == 0
     for step in ("list", "show", "approve", "approve_to_running"):
         assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
+
+
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_history(database: str) -> None:
+    found = figures("history", "--database", database, "--actions", "300", "--rounds", "1", "--seconds", "0.2")
+    assert found["events"] == 1506
+    assert found["full_per_s"] > 0
+    assert found["ratio"] > 0
+    assert set(found["jobs"]) >= {"relay", "recovery", "sealing", "retention"}
+
+
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_recovery(database: str) -> None:
+    found = figures("recovery", "--database", database, "--open", "300", "--lost", "40")
+    assert found["reclaimed"] == 40
+    assert found["problems"] == 0
+    assert found["look_s"] < 5

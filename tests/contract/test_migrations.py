@@ -121,7 +121,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 }
 # Columns that later revisions added, and that say nothing of what was there before.
 EMPTY: Mapping[str, tuple[str, ...]] = {
-    "actions": ("model", "grant_id", "switch_id", "superseded_by"),
+    "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
     "sessions": ("closed_us", "summary", "epoch"),
 }
 # What revision 0002 adds to each ticket.
@@ -221,7 +221,11 @@ def test_migrations_make_the_schema_that_the_tables_describe(
         request.addfinalizer(described.close)
     with described.transaction() as connection:
         metadata.create_all(connection)
-        for statement in (*guards.POSTGRESQL, epochs.SWITCH_EPOCH) if store.is_postgresql else guards.SQLITE:
+        for statement in (
+            (*guards.POSTGRESQL, epochs.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL)
+            if store.is_postgresql
+            else (*guards.SQLITE, *guards.PRUNING_SQLITE)
+        ):
             connection.execute(text(statement))
     assert migrated == catalog(described)
     assert len(migrated) > 20

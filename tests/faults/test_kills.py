@@ -19,6 +19,8 @@ from tests.support.governed import Desk
 # Which process has to die for the point to be reached.
 IN_PRODUCER = {"after_submit_before_publish"}
 IN_DECIDER = {"after_decision_before_publish"}
+# What is pruned is over: tests/faults/test_retention.py.
+IN_PRUNER = {"after_first_of_pruned"}
 
 
 def elsewhere(shop: Shop, program: str, **environment: str) -> int:
@@ -46,7 +48,7 @@ def abandon(shop: Shop) -> Any:
     return result
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", [point for point in POINTS if point not in IN_PRUNER])
 def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -> None:
     fault = {"ACP_FAULT": f"{point}:{shop.folder / 'died'}"}
     folder = str(shop.folder)

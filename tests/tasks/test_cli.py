@@ -152,7 +152,7 @@ def test_an_audit_that_fails_names_the_event(terminal: Terminal, desk: Desk) -> 
     audit.seal(desk.gov)
     fine = terminal.acp("audit", "verify", "--json")
     assert fine.code == 0
-    assert fine.json == {"ok": True, "events": 6, "actions": 1, "accounts": 6, "problems": []}
+    assert fine.json == {"ok": True, "events": 6, "actions": 1, "accounts": 6, "problems": [], "anchors": []}
     with sqlite3.connect(terminal.database) as connection:
         connection.execute("DROP TRIGGER events_sealed_once")
         connection.execute("UPDATE events SET payload = '{}' WHERE seq = 3")
