@@ -157,6 +157,7 @@ class WorkerLine:
     id: str
     pid: int
     started_us: int
+    heartbeat_us: int
     silent_s: float
     alive: bool
     host: str | None
@@ -169,6 +170,7 @@ class BeatLine:
     """A scheduler that has not said goodbye, and for how many real seconds it has been silent."""
 
     id: str
+    host: str
     silent_s: float
     alive: bool
 
@@ -257,9 +259,9 @@ def list_beats(gov: Governance, *, silent_s_max: float) -> list[BeatLine]:
     """Schedulers that were heard of within the last `silent_s_max` real seconds, the liveliest first."""
     now_us = gov.clock.now_us()
     lines = []
-    for beat_id, heartbeat_us in beats.heard_of(gov.store, now_us - gov.clock.span_us(silent_s_max)):
+    for beat_id, host, heartbeat_us in beats.heard_of(gov.store, now_us - gov.clock.span_us(silent_s_max)):
         silent_s = max(0.0, gov.clock.real_s(now_us - heartbeat_us))
-        lines.append(BeatLine(beat_id, round(silent_s, 1), silent_s < gov.limits.lease_s))
+        lines.append(BeatLine(beat_id, host, round(silent_s, 1), silent_s < gov.limits.lease_s))
     return lines
 
 

@@ -21,11 +21,11 @@ def stopped(store: Store, beat_id: str, now_us: int) -> None:
     store.run("UPDATE beats SET stopped_us = :now WHERE id = :id", {"id": beat_id, "now": now_us})
 
 
-def heard_of(store: Store, since_us: int) -> list[tuple[str, int]]:
-    """(id, heartbeat) of beats that were heard of since then and did not say goodbye, the liveliest first."""
+def heard_of(store: Store, since_us: int) -> list[tuple[str, str, int]]:
+    """(id, host, heartbeat) of beats that were heard of since then and did not say goodbye, the liveliest first."""
     found = store.read(
-        """SELECT id, heartbeat_us FROM beats WHERE stopped_us IS NULL AND heartbeat_us >= :since
+        """SELECT id, host, heartbeat_us FROM beats WHERE stopped_us IS NULL AND heartbeat_us >= :since
             ORDER BY heartbeat_us DESC, id""",
         {"since": since_us},
     )
-    return [(str(row[0]), int(row[1])) for row in found]
+    return [(str(row[0]), str(row[1]), int(row[2])) for row in found]

@@ -1,4 +1,4 @@
-"""What workers say of themselves, and the schedulers that are alive."""
+"""What workers say of themselves, the schedulers that are alive, and open windows found by their end."""
 
 import sqlalchemy as sa
 
@@ -14,6 +14,7 @@ def upgrade() -> None:
     op.add_column('workers', sa.Column('host', sa.Text(), nullable=True))
     op.add_column('workers', sa.Column('queues', sa.Text(), nullable=True))
     op.add_column('workers', sa.Column('slots', sa.Integer(), nullable=True))
+    op.create_index(op.f('ix_accounts_window_end_us'), 'accounts', ['window_end_us'])
     op.create_table(
         'beats',
         sa.Column('id', sa.Text(), nullable=False),
