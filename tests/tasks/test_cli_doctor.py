@@ -1,5 +1,6 @@
 """`acp doctor` on several machines: connections, clocks, beats, the control queue, the broker's memory, time limits."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,8 +87,6 @@ def test_a_clock_that_is_behind_is_told_from_a_worker_that_is_silent(terminal: T
 
 @contextmanager
 def beating(gov: Governance, worker_id: str, behind_us: int) -> Iterator[None]:
-    import threading
-
     ended = threading.Event()
 
     def beat() -> None:
