@@ -5,10 +5,13 @@ In another project: `app.conf.beat_schedule |= beat_schedule.SCHEDULE`.
 
 from typing import Any
 
+from acp_tasks.control_queue import CONTROL
+
 
 def _every(job: str, seconds: float) -> dict[str, Any]:
     # A tick that could not be delivered before the next one is of no use any more.
-    return {"task": job, "schedule": seconds, "args": (seconds,), "options": {"expires": 2 * seconds}}
+    options = {"expires": 2 * seconds, "queue": CONTROL}
+    return {"task": job, "schedule": seconds, "args": (seconds,), "options": options}
 
 
 SCHEDULE: dict[str, dict[str, Any]] = {

@@ -68,23 +68,31 @@ class Revoked:
 Report: TypeAlias = LostChild | EndedByForce | Revoked
 # Each pool child and the instant its present request began, None when it has none; None: not to be told now.
 Children: TypeAlias = Callable[[], Mapping[str, int | None] | None]
+# What the process is there for, as it is now; None of one that is no worker.
+Posted: TypeAlias = Callable[[], heartbeat.Post | None]
 
 
 class Heart:
     """Beats for `worker_id` until it is stopped. Nothing that goes wrong in one step keeps it from the next."""
 
-    def __init__(self, worker_id: str, children: Children = lambda: None) -> None:
+    def __init__(self, worker_id: str, children: Children = lambda: None, post: Posted = lambda: None) -> None:
         self.worker_id = worker_id
         self._children = children
+        self._post = post
         self._stop = threading.Event()
         self._reports: deque[Report] = deque()
         self._telling = threading.Lock()
         self._watch: BeatWatch | None = None
+        self._ready_us: int | None = None
         self._thread = threading.Thread(target=self._run, name="acp-heart", daemon=True)
 
     def start(self) -> None:
         self._beat()
         self._thread.start()
+
+    def ready(self) -> None:
+        """Says that the worker takes traffic from now on. Raises StoreUnavailable."""
+        self._ready_us = heartbeat.ready(bootstrap.governance(), self.worker_id)
 
     def stop(self) -> None:
         """Says goodbye: whatever this worker still holds may be reclaimed at once."""
@@ -138,8 +146,9 @@ class Heart:
             log.error("attempt without a body given up", action=action_id)
 
     def _say_alive(self, parts: bootstrap.Parts) -> None:
-        if not heartbeat.beat(parts.gov, self.worker_id):
-            heartbeat.register(parts.gov, self.worker_id, os.getpid())
+        post = self._post()
+        if not heartbeat.beat(parts.gov, self.worker_id, post.slots if post else None):
+            heartbeat.register(parts.gov, self.worker_id, os.getpid(), post, self._ready_us)
 
     def _look_for_beat(self, parts: bootstrap.Parts) -> None:
         if self.worker_id.startswith(bootstrap.DIRECT):
@@ -154,10 +163,10 @@ _heart_pid = 0
 _starting = threading.Lock()
 
 
-def start_heart(worker_id: str, children: Children = lambda: None) -> Heart:
+def start_heart(worker_id: str, children: Children = lambda: None, post: Posted = lambda: None) -> Heart:
     """Starts this process's heart."""
     global _heart, _heart_pid
-    _heart, _heart_pid = Heart(worker_id, children), os.getpid()
+    _heart, _heart_pid = Heart(worker_id, children, post), os.getpid()
     _heart.start()
     return _heart
 

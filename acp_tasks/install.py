@@ -1,21 +1,24 @@
 """What governance brings into a Celery app that uses GovernedTask: its worker step, its signals, and beat's jobs."""
 
+import socket
 from typing import Any
 from weakref import WeakSet
 
 import structlog
 from celery import Celery, bootsteps
-from celery.signals import setup_logging, worker_init, worker_process_init, worker_shutdown
+from celery.signals import beat_init, setup_logging, worker_init, worker_process_init, worker_shutdown
 
 from acp_tasks import bootstrap, interrupt, logs, offspring
 from acp_tasks.control import register_jobs
-from acp_tasks.control.escalation import escalate
 from acp_tasks.drills.canary import register_drills
 from acp_tasks.halting import start_halting, stop_halting
 from acp_tasks.heart import start_heart, stop_heart
+from acp_tasks.pulse import start_pulse
+from acp_tasks.readiness import look_before_traffic
 from acp_tasks.request import children_at_work
 from governance.errors import GovernanceError, SchemaMismatch, StoreUnavailable
 from governance.operations import database
+from governance.operations.heartbeat import Post
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +51,7 @@ class RequireGoverned(bootsteps.Step):
         except SchemaMismatch as problem:
             raise SystemExit(str(problem)) from problem
         except StoreUnavailable as problem:
-            # It may come back while the worker waits; until then nothing runs.
+            # It may come back: the worker waits for it before it takes traffic.
             log.warning("the worker starts without its database", problem=str(problem))
         except GovernanceError as problem:
             raise SystemExit(str(problem)) from problem
@@ -81,17 +84,24 @@ def _builtin(task: Any) -> bool:
 def _on_worker_init(sender: Any = None, **_: Any) -> None:
     if sender is not None and sender.app in _installed:
         worker_id = bootstrap.name_worker(sender.hostname)
-        start_heart(worker_id, children_at_work)
+        queues = tuple(sender.app.amqp.queues.consume_from)
+        heart = start_heart(worker_id, children_at_work, lambda: Post(socket.gethostname(), queues, _slots(sender)))
         start_halting(worker_id)
-        _escalate_before_traffic(sender.app)
+        look_before_traffic(sender.app, heart)
 
 
-def _escalate_before_traffic(app: Celery) -> None:
-    """Whatever became overdue while nobody swept is moved on before this worker takes its first message."""
+def _slots(worker: Any) -> int | None:
+    """How many actions it runs at a time: an autoscaled pool changes, `--concurrency auto` is not known at first."""
     try:
-        escalate(app, bootstrap.governance())
-    except StoreUnavailable as problem:
-        log.warning("overdue requests not looked at: beat's sweep will", problem=str(problem))
+        return int(worker.pool.num_processes)
+    except AttributeError:
+        return worker.concurrency if isinstance(worker.concurrency, int) else None
+
+
+@beat_init.connect(weak=False, dispatch_uid="acp-beat-start")
+def _on_beat_init(sender: Any = None, **_: Any) -> None:
+    if sender is not None and sender.app in _installed:
+        start_pulse()
 
 
 @worker_process_init.connect(weak=False, dispatch_uid="acp-child-start")

@@ -14,13 +14,14 @@ import structlog
 from celery import Celery
 
 from acp_tasks.bootstrap import DIRECT
+from acp_tasks.control_queue import works_for_agents
 from acp_tasks.halting import COMMAND
 from acp_tasks.publish import BROKER_ERRORS, publish
 from governance.core.principals import Principal
 from governance.core.switches import Mode, Scope, Switch
 from governance.operations import relay
 from governance.operations.context import Governance
-from governance.operations.reports import list_workers
+from governance.operations.reports import WorkerLine, list_workers
 from governance.operations.switches import (
     GRACE_S,
     AttemptEnd,
@@ -145,8 +146,12 @@ def halt(app: Celery, workers: int) -> list[str]:
 
 def pool_workers(gov: Governance) -> list[str]:
     """The ids of the live workers; a process that runs an action by itself is none."""
-    alive = list_workers(gov, silent_s_max=gov.limits.lease_s)
-    return latest_boots([worker.id for worker in alive if worker.alive and not worker.id.startswith(DIRECT)])
+    return latest_boots([worker.id for worker in _alive(gov)])
+
+
+def agent_workers(gov: Governance) -> list[str]:
+    """Those of `pool_workers` that take agents' actions: a control worker does not."""
+    return latest_boots([worker.id for worker in _alive(gov) if works_for_agents(worker)])
 
 
 def latest_boots(worker_ids: Sequence[str]) -> list[str]:
@@ -160,6 +165,11 @@ def latest_boots(worker_ids: Sequence[str]) -> list[str]:
 def node_of(worker_id: str) -> str:
     """The Celery node name of a worker, which stays the same when it is started again."""
     return worker_id.rpartition("#")[0]
+
+
+def _alive(gov: Governance) -> list[WorkerLine]:
+    heard = list_workers(gov, silent_s_max=gov.limits.lease_s)
+    return [worker for worker in heard if worker.alive and not worker.id.startswith(DIRECT)]
 
 
 def _tell(app: Celery, gov: Governance) -> None:

@@ -3,9 +3,10 @@
     python -m benchmarks.backlog [--json] [--parked 100000] [--database postgres|sqlite]
 
 The requests are recorded in bulk: parked actions with their tickets and events, of a hundred agents. With them there,
-and one worker process with one child, it measures a list of 200, the brief of one request, an approval; the time from
-the approval of an idle fleet's request to its admission, by the trail; and one escalation sweep that ends all the rest.
-Before the approvals, and again at the end, the broker's queue has to be empty: a request is a row and nothing else.
+and one worker process with one child, it measures a list of 200, a scrape of the metrics, the brief of one request, an
+approval; the time from the approval of an idle fleet's request to its admission, by the trail; and one escalation sweep
+that ends all the rest. Before the approvals, and again at the end, the broker's queue has to be empty: a request is a
+row and nothing else.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from acp_tasks.control import JOBS
 from acp_tasks.fleet.process import Process
 from benchmarks.copies import copy, settled
 from benchmarks.life import percentile
@@ -29,7 +31,7 @@ from benchmarks.sides import environment_of
 from governance.clock import Clock
 from governance.core.principals import Principal
 from governance.core.tickets import TicketState
-from governance.operations import decide, reports
+from governance.operations import decide, metrics, reports
 from governance.operations.brief import brief
 from governance.operations.context import Governance
 from governance.operations.escalate import escalate_overdue
@@ -83,6 +85,7 @@ def measure(folder: Path, environment: dict[str, str], parked: int) -> dict[str,
         tickets = [line.id for line in reports.list_tickets(gov, state=TicketState.PENDING, limit=_LOOKS_MAX)]
         look = partial(reports.list_tickets, gov, state=TicketState.PENDING, limit=_LIST)
         lists = [_ms(look) for _ in range(30)]
+        scrapes = [_ms(partial(metrics.measure, gov, tuple(JOBS))) for _ in range(30)]
         shown = [_ms(partial(brief, gov, ticket)) for ticket in tickets]
         # Half of what is looked at, so that the smallest run has something left to expire.
         approved = [_ms(partial(decide.approve, gov, ticket, by=_ANN, reason="fine")) for ticket in tickets[::2]]
@@ -99,6 +102,7 @@ def measure(folder: Path, environment: dict[str, str], parked: int) -> dict[str,
     return {
         "parked": parked,
         **_figures("list", lists),
+        **_figures("scrape", scrapes),
         **_figures("show", shown),
         **_figures("approve", approved),
         **_figures("approve_to_running", running),

@@ -92,7 +92,9 @@ def _register(gov: Governance) -> None:
     alive_us = gov.clock.now_us() + _HOUR_US
     for name, count in (("lapsed", _LAPSED), ("living", _LIVING)):
         for number in range(count):
-            workers.register(gov.store, f"{name}-{number}", 1, alive_us)
+            workers.register(
+                gov.store, f"{name}-{number}", 1, alive_us, host=None, queues=None, slots=None, ready_us=None
+            )
 
 
 def _lapse(gov: Governance) -> None:

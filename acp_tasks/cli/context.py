@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 from celery import Celery
+from kombu.utils.url import maybe_sanitize_url
 
 from acp_tasks import bootstrap, logs
 from acp_tasks.publish import deliver
@@ -21,6 +22,7 @@ from governance.operations.principals import authenticate
 
 # A command says what matters by itself; Celery's lines about a broker that is away would drown it.
 SILENT = logging.CRITICAL + 1
+_BROKER_S: Final = 3
 VARIABLE: Final = "ACP_TOKEN"
 RELAY_WILL = "the broker is away: the relay publishes it when it is back"
 
@@ -42,6 +44,22 @@ def celery_app() -> Celery:
     from acp_tasks.app import app
 
     return app
+
+
+def broker_problem() -> str | None:
+    """Why the app's broker does not answer, without its password; None when it does."""
+    app = celery_app()
+    url = str(app.conf.broker_write_url or app.conf.broker_url)
+    try:
+        with app.connection_for_write() as connection:
+            url = connection.as_uri()
+            connection.ensure_connection(
+                max_retries=1, interval_start=0, interval_step=0, interval_max=0, timeout=_BROKER_S
+            )
+    except Exception as problem:
+        # Every transport has its own errors, and one that is not installed or does not exist has others.
+        return f"{maybe_sanitize_url(url)} does not answer ({problem})"
+    return None
 
 
 def principal() -> Principal:

@@ -1,4 +1,6 @@
-"""Beat's jobs, one file each. Each claims its tick, so that two beats, or a late one, do a tick's work once."""
+"""Beat's jobs, one file each, in a queue of their own. Each claims its tick, so that two beats, or a late one, do a
+tick's work once.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -19,6 +21,7 @@ from acp_tasks.control.rotation import turn_sessions
 from acp_tasks.control.scorecards import keep_score
 from acp_tasks.control.sealing import seal
 from acp_tasks.control.switches import clear_up
+from acp_tasks.control_queue import add_control_queue
 from governance.operations.context import Governance
 from governance.operations.ticks import claim, finish
 
@@ -43,6 +46,7 @@ JOBS: dict[str, Job] = {
 
 def register_jobs(app: Celery) -> None:
     """Makes beat's jobs tasks of `app`, outside governance: they are what governance itself needs done."""
+    add_control_queue(app)
     for name, job in JOBS.items():
         app.task(name=name, governed=False, ignore_result=True, acks_late=False, shared=False)(
             _claiming(app, name, job)

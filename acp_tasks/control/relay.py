@@ -4,6 +4,7 @@ from typing import Any, cast
 
 from celery import Celery
 
+from acp_tasks.control_queue import CONTROL
 from acp_tasks.publish import BROKER_ERRORS, publish
 from governance.faults import point
 from governance.operations import relay as operation
@@ -35,11 +36,15 @@ def _due(gov: Governance, limit: int) -> list[operation.Outgoing]:
 
 
 def _waiting(app: Celery) -> int:
-    """Messages in the queues this app consumes from, as far as the broker tells; a full batch when it is away."""
+    """Messages that wait in the app's queues for agents' workers, as far as the broker tells; a full batch when it is
+    away. The queues that an app names only where it publishes count once this process has published there.
+    """
     waiting = 0
     try:
         with app.connection_for_read() as connection, connection.channel() as channel:
-            for queue in app.amqp.queues.values():
+            for name, queue in tuple(app.amqp.queues.items()):
+                if name == CONTROL:
+                    continue
                 try:
                     waiting += cast(Any, queue.bind(channel).queue_declare(passive=True)).message_count
                 except connection.channel_errors:

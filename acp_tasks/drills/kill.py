@@ -14,7 +14,7 @@ from celery import Celery
 from acp_tasks.drills.canary import Manner
 from acp_tasks.drills.clearing import clear
 from acp_tasks.drills.lanes import Pool, lanes, pools
-from acp_tasks.stop import node_of, pool_workers, stop
+from acp_tasks.stop import agent_workers, node_of, stop
 from governance.core.actions import TERMINAL, State
 from governance.core.drill_verdicts import judge_kill
 from governance.core.drills import EventRange, Findings, KillPlan, Placed
@@ -54,7 +54,7 @@ class _Tried:
     canaries: list[Placed] = field(default_factory=list)
     latecomers: list[str] = field(default_factory=list)
     bystanders: list[Placed] = field(default_factory=list)
-    acknowledged: int = 0
+    acknowledged: set[str] = field(default_factory=set)
 
 
 def drill_kill(
@@ -62,7 +62,7 @@ def drill_kill(
 ) -> tuple[Findings, list[EventRange]]:
     """Runs the exercise and judges it by its trail. Raises StoreUnavailable, and what a broker that is away raises."""
     beside = open_beside(gov, drill, "bystanders")
-    workers = pool_workers(gov)
+    workers = agent_workers(gov)
     found = pools(app, [node_of(worker) for worker in workers])
     tried = _Tried({worker: "it did not answer" for worker in workers if node_of(worker) not in found})
     exercise = _Exercise(app, gov, drill, beside, found, tried)
@@ -79,7 +79,7 @@ def drill_kill(
         canaries=tuple(tried.canaries),
         bystanders=tuple(tried.bystanders),
         latecomers=tuple(tried.latecomers),
-        acknowledged=tried.acknowledged,
+        acknowledged=len(tried.acknowledged.intersection(workers)),
         cancelled_elsewhere=ended_elsewhere(gov, stopped),
     )
     evidence = [part for one in (stopped, untouched) if (part := one.evidence) is not None]
@@ -119,7 +119,7 @@ class _Exercise:
             by=DRILL,
             said=said,
         )
-        self.tried.acknowledged = len(report.acknowledged)
+        self.tried.acknowledged.update(report.acknowledged)
         for worker in at_work:
             arguments: dict[str, object] = {"manner": str(Manner.COOPERATIVE)}
             self.tried.latecomers.append(self._send(CANARY, arguments, self.drill.session, queues[node_of(worker)]))

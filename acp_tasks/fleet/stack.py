@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from kombu import Connection
 
+from acp_tasks.control_queue import CONTROL
 from acp_tasks.fleet.broker import BrokerServer, free_port
 from acp_tasks.fleet.postgres import PostgresServer
 from acp_tasks.fleet.process import Process, ProcessFailed, Stack
@@ -29,6 +30,10 @@ from governance.operations import database
 _READY_S: Final = 60.0
 _BROKER_S: Final = 5
 _DATABASE: Final = "acp"
+# Where actions wait: Celery's default queue.
+AGENTS: Final = "celery"
+# Two, so that recovery does not wait behind a webhook that does not answer.
+_CONTROL_SLOTS: Final = 2
 # Each server of its own runs in one process; a queue in memory has no other end.
 _PRIVATE_BROKERS: Final = ("memory",)
 
@@ -102,10 +107,9 @@ class Fleet:
         together = self.stack.add(_Together())
         self._started_s = time.monotonic()
         for number in range(1, self.plan.workers + 1):
-            name = f"desk{number}"
-            options = ["-n", f"{name}@%h", "-c", str(self.plan.concurrency), "-l", "INFO"]
-            # They would wait for each other's answers first, and have nothing to tell.
-            self._start(together, f"worker {name}", ["worker", *options, "--without-mingle", "--without-gossip"], _says)
+            self._start_worker(together, f"worker desk{number}", f"desk{number}", AGENTS, self.plan.concurrency)
+        # Beat's jobs, recovery above all, must not wait until an agent has a slot free.
+        self._start_worker(together, "control worker", "control", CONTROL, _CONTROL_SLOTS)
         schedule = self.plan.state_dir / "beat-schedule"
         self._start(together, "beat", ["beat", "-s", str(schedule), "-l", "INFO"], _says)
         if importlib.util.find_spec("flower") is not None:
@@ -165,6 +169,11 @@ class Fleet:
                 return server.start().create_database(_DATABASE, exist_ok=True)
             case url:
                 return url
+
+    def _start_worker(self, together: "_Together", name: str, node: str, queue: str, slots: int) -> None:
+        options = ["-n", f"{node}@%h", "-Q", queue, "-c", str(slots), "-l", "INFO"]
+        # They would wait for each other's answers first, and have nothing to tell.
+        self._start(together, name, ["worker", *options, "--without-mingle", "--without-gossip"], _says)
 
     def _start(self, together: "_Together", name: str, arguments: list[str], ready: Callable[[Process], bool]) -> None:
         environment = {**os.environ, **self.environment, "FLOWER_UNAUTHENTICATED_API": "false"}

@@ -454,6 +454,23 @@ workers = Table(
     Column("heartbeat_us", BigInteger, nullable=False),
     Column("suspected_us", BigInteger),  # first sweep that found the heartbeat lapsed; a heartbeat clears it
     Column("stopped_us", BigInteger),
+    # What a worker says of itself; null for a process that runs an action without being a worker.
+    Column("host", Text),
+    Column("queues", Text),  # JSON list: what it consumes
+    Column("slots", Integer),  # actions at a time, as of the last heartbeat
+    Column("ready_us", BigInteger),  # it has looked for what was left behind, and takes traffic
+)
+
+# Schedulers that are alive; each periodic job claims its tick, so any number of them does the work once.
+beats = Table(
+    "beats",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("heartbeat_us", BigInteger, nullable=False),
+    Column("stopped_us", BigInteger),
 )
 
 commands = Table(

@@ -1,24 +1,51 @@
 """Heartbeats: one row for each worker process, not for each action."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from governance.store.engine import Store
 
 
-def register(store: Store, worker_id: str, pid: int, now_us: int) -> None:
+def register(
+    store: Store,
+    worker_id: str,
+    pid: int,
+    now_us: int,
+    *,
+    host: str | None,
+    queues: str | None,
+    slots: int | None,
+    ready_us: int | None,
+) -> None:
+    """`queues` is a JSON list. All four are None for a process that is no worker."""
     store.run(
-        """INSERT INTO workers (id, pid, started_us, heartbeat_us) VALUES (:id, :pid, :now, :now)
+        """INSERT INTO workers (id, pid, started_us, heartbeat_us, host, queues, slots, ready_us)
+            VALUES (:id, :pid, :now, :now, :host, :queues, :slots, :ready)
             ON CONFLICT (id) DO UPDATE SET heartbeat_us = :now, suspected_us = NULL""",
-        {"id": worker_id, "pid": pid, "now": now_us},
+        {
+            "id": worker_id,
+            "pid": pid,
+            "now": now_us,
+            "host": host,
+            "queues": queues,
+            "slots": slots,
+            "ready": ready_us,
+        },
     )
 
 
-def beat(store: Store, worker_id: str, now_us: int) -> bool:
+def beat(store: Store, worker_id: str, now_us: int, slots: int | None) -> bool:
     """False when there is no such row."""
     return bool(
         store.run(
-            "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL WHERE id = :id RETURNING id",
-            {"id": worker_id, "now": now_us},
+            "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL, slots = :slots WHERE id = :id RETURNING id",
+            {"id": worker_id, "now": now_us, "slots": slots},
         )
     )
+
+
+def ready(store: Store, worker_id: str, now_us: int) -> None:
+    store.run("UPDATE workers SET ready_us = :now WHERE id = :id", {"id": worker_id, "now": now_us})
 
 
 def stopped(store: Store, worker_id: str, now_us: int) -> None:
@@ -52,11 +79,12 @@ def lost(store: Store, *, suspected_before_us: int) -> list[str]:
     return [str(row[0]) for row in found]
 
 
-def heard_of(store: Store, since_us: int) -> list[tuple[str, int, int, int]]:
-    """(id, pid, started, heartbeat) of workers that beat since then and did not say goodbye, the liveliest first."""
+def heard_of(store: Store, since_us: int) -> list[Mapping[str, Any]]:
+    """Workers that beat since then and did not say goodbye, the liveliest first."""
+    columns = ("id", "pid", "started_us", "heartbeat_us", "host", "queues", "slots", "ready_us")
     found = store.read(
-        """SELECT id, pid, started_us, heartbeat_us FROM workers
+        f"""SELECT {", ".join(columns)} FROM workers
             WHERE stopped_us IS NULL AND heartbeat_us >= :since ORDER BY heartbeat_us DESC, id""",
         {"since": since_us},
     )
-    return [(str(row[0]), int(row[1]), int(row[2]), int(row[3])) for row in found]
+    return [dict(zip(columns, row, strict=True)) for row in found]

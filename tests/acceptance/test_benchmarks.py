@@ -51,7 +51,7 @@ def test_backlog() -> None:
     assert found["parked"] == 200
     assert found["swept"] == 100
     assert found["queue_length"] == 0
-    for step in ("list", "show", "approve", "approve_to_running"):
+    for step in ("list", "scrape", "show", "approve", "approve_to_running"):
         assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
 
 

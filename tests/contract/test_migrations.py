@@ -114,6 +114,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
         }
         for kind, held, posted in (("hold", 4_000, 0), ("post", -4_000, 4_000))
     ],
+    "workers": [{"id": "w", "pid": 1, "started_us": NOW_US, "heartbeat_us": NOW_US}],
     "events": [
         {"session_id": "default@0", "kind": kind, "actor": "w", "at_us": NOW_US, "payload": "{}", **seal}
         for kind, seal in (("session.opened", {"seq": 1, "hash": "h"}), ("action.succeeded", {"action_id": "done"}))
@@ -123,6 +124,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 EMPTY: Mapping[str, tuple[str, ...]] = {
     "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
     "sessions": ("closed_us", "summary", "epoch"),
+    "workers": ("host", "queues", "slots", "ready_us"),
 }
 # What revision 0002 adds to each ticket.
 ADDED: Mapping[str, dict[str, Any]] = {
@@ -232,9 +234,8 @@ def test_migrations_make_the_schema_that_the_tables_describe(
 
 
 def test_a_database_that_was_never_migrated_is_refused(store: Store) -> None:
-    with pytest.raises(
-        SchemaMismatch, match=rf"has no schema, this release needs revision {migrate.newest()}: run `acp db upgrade`"
-    ):
+    expected = rf"has no schema, this release needs revision {migrate.newest()}: run `acp db upgrade`"
+    with pytest.raises(SchemaMismatch, match=expected):
         migrate.check(store)
     assert migrate.upgrade(store) == migrate.check(store)
 

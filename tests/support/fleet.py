@@ -71,12 +71,14 @@ class Shop:
         concurrency: int = 2,
         environment: Mapping[str, str] | None = None,
         pool: str = "prefork",
+        queues: str | None = None,
     ) -> "Worker":
         argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-P", pool, "-l", "INFO", "--without-gossip"]
+        argv += ["-Q", queues] if queues else []
         return Worker(self, name, self._start(name, argv, environment or {}))
 
-    def beat(self) -> subprocess.Popen[bytes]:
-        return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
+    def beat(self, name: str = "beat") -> subprocess.Popen[bytes]:
+        return self._start(name, ["beat", "-l", "INFO", "-s", str(self.folder / f"schedule-{name}")], {})
 
     def approve(self, action_id: str) -> None:
         decide.approve(self.gov, action_id, by=ANN, reason="fine")

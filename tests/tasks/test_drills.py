@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from acp_tasks.control_queue import CONTROL
 from acp_tasks.drills.conduct import conduct
 from acp_tasks.drills.lanes import Pool
 from acp_tasks.stop import latest_boots
@@ -96,8 +97,10 @@ def operator(shop: Shop, *roles: str) -> str:
 def test_the_kill_drill_stops_canaries_on_every_worker_and_nothing_else(
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    control = shop.worker("control", concurrency=1, queues=CONTROL)
     for worker in [shop.worker(name, concurrency=4) for name in ("w1", "w2")]:
         worker.ready()
+    control.ready()
     other = shop.tasks.waits.apply_async((str(shop.folder),), stream="good")
     eventually(lambda: shop.state(other.id) == "running", "somebody's work runs")
     terminal = Terminal(tmp_path)
