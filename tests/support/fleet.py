@@ -78,6 +78,10 @@ class Shop:
     def beat(self) -> subprocess.Popen[bytes]:
         return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
 
+    def monitor(self, port: int, user: str) -> subprocess.Popen[bytes]:
+        """Flower on a loopback port, for `user` (name:password) only."""
+        return self._start("flower", ["flower", "--address=127.0.0.1", f"--port={port}", f"--basic-auth={user}"], {})
+
     def approve(self, action_id: str) -> None:
         decide.approve(self.gov, action_id, by=ANN, reason="fine")
         deliver(self.tasks.app, self.gov, action_id)
