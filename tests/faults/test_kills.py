@@ -13,7 +13,7 @@ import pytest
 from governance.core.actions import Lease
 from governance.errors import ActionDenied, ActionFailed
 from governance.faults import POINTS
-from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settled, undelivered
+from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settle
 from tests.support.governed import Desk
 
 # Which process has to die for the point to be reached.
@@ -78,7 +78,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     )
     elsewhere(shop, decide, **(fault if point in IN_DECIDER else {}))
 
-    eventually(lambda: settled(shop) and undelivered(shop) == 0, f"everything settled after {point}", 60)
+    settle(shop)
     assert (shop.folder / "died").exists(), "the fault was never reached"
     assert_intact(shop)
     done = Counter(line.split()[0] for line in shop.effects())

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -19,9 +20,12 @@ from governance.operations import audit, decide
 from governance.operations.context import Governance
 from governance.store import migrate
 from governance.store.engine import Store
+from tests.support.books import assert_agree
 from tests.support.governed import ANN, policy_file
 
 T = TypeVar("T")
+# Tasks of the shop that write one line, `<command_id> <attempt>`, as their effect.
+_COUNTED = ("t.effect", "t.once", "t.dies", "t.dies_once", "t.waits")
 ROOT = Path(__file__).parents[2]
 
 
@@ -161,21 +165,53 @@ class Worker:
 
 def settled(shop: Shop) -> bool:
     """Every action has ended, or waits for a person."""
-    open_states = "('queued', 'running', 'deferred')"
-    return not shop.gov.store.read(f"SELECT 1 FROM actions WHERE state IN {open_states} LIMIT 1", {})
+    return not unsettled(shop)
 
 
-def undelivered(shop: Shop) -> int:
+def unsettled(shop: Shop) -> list[tuple[Any, ...]]:
+    """What has neither ended nor waits for a person, or has ended and nobody was told: what to look at first."""
     found = shop.gov.store.read(
-        "SELECT count(*) FROM actions WHERE delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied')", {}
+        """SELECT id, name, state, attempt, lease_worker, lease_child, published_us, publish_count, not_before_us,
+                delivered_us FROM actions WHERE state IN ('queued', 'running', 'deferred')
+                OR (delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied', 'cancelled'))""",
+        {},
     )
-    return int(found[0][0])
+    return [tuple(row) for row in found]
+
+
+def settle(shop: Shop, deadline_s: float = 60.0) -> None:
+    """Waits until everything has ended or waits for a person; says what has not."""
+    try:
+        eventually(lambda: settled(shop), "everything settled", deadline_s)
+    except AssertionError as problem:
+        raise AssertionError(f"{problem}; at {shop.gov.clock.now_us()}: {unsettled(shop)}") from None
 
 
 def assert_intact(shop: Shop) -> None:
+    """Nothing lost, stuck, doubled or out of balance. What is not settled by now counts as lost."""
+    assert unsettled(shop) == []
     assert audit.verify(shop.gov).problems == ()
-    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held <> 0", {}) == []
-    assert undelivered(shop) == 0
+    assert_agree(shop.gov)
+    assert shop.gov.store.read("SELECT id, held FROM accounts WHERE held <> 0", {}) == []
+    leased = "SELECT id, state, lease_worker FROM actions WHERE lease_worker IS NOT NULL"
+    assert shop.gov.store.read(leased, {}) == [], "a lease outlived its attempt"
+    spool = shop.folder / "state" / "spool"
+    assert list(spool.glob("*")) == [], "what was kept on disk is in the store by now"
+    _assert_effects(shop)
+
+
+def _assert_effects(shop: Shop) -> None:
+    """At most one effect of what must not run twice, at least one of what may; never two of one attempt."""
+    written = Counter(shop.effects())
+    assert [line for line, count in written.items() if count > 1 and line.split()[-1].isdigit()] == []
+    done = Counter(line.split()[0] for line in written.elements())
+    names = ", ".join(f"'{name}'" for name in _COUNTED)
+    for command_id, idempotent, state in shop.gov.store.read(
+        f"SELECT command_id, idempotent, state FROM actions WHERE name IN ({names})", {}
+    ):
+        assert idempotent or done[command_id] <= 1, (command_id, state, "done twice")
+        assert state != "succeeded" or done[command_id] >= 1, (command_id, "succeeded and was not done")
+        assert state in ("succeeded", "failed", "in_doubt") or not done[command_id], (command_id, state, "done")
 
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:
