@@ -1,13 +1,8 @@
 """Answers of mutating calls by command_id, so that a repeat gets the first answer, and claims of periodic ticks."""
 
-from typing import Final
-
 from sqlalchemy import Connection
 
 from governance.store.engine import Store, rows
-
-# No two clocks of a fleet differ by more: a claim from further ahead was made before the clock was put back.
-_TICKS_AHEAD_MAX: Final = 2
 
 
 def claim(connection: Connection, command_id: str, kind: str, digest: str, answer: str, now_us: int) -> bool:
@@ -28,18 +23,18 @@ def find(store: Store, command_id: str) -> tuple[str, str, str] | None:
     return (str(found[0][0]), str(found[0][1]), str(found[0][2])) if found else None
 
 
-def claim_tick(store: Store, job: str, tick: int, now_us: int) -> bool:
+def claim_tick(store: Store, job: str, tick: int, now_us: int, ahead: int) -> bool:
     """True for the one caller that may do `job` for `tick`; old ticks are forgotten on the way.
 
-    So are those that the clock was put back from: otherwise the job would rest until it is as late again.
+    So are those more than `ahead` later ones that the clock was put back from: otherwise the job would rest until it is
+    as late again.
     """
     claimed = store.run(
         "INSERT INTO ticks (job, tick, claimed_us) VALUES (:job, :tick, :now) ON CONFLICT DO NOTHING RETURNING job",
         {"job": job, "tick": tick, "now": now_us},
     )
     if not claimed:
-        ahead = {"job": job, "latest": tick + _TICKS_AHEAD_MAX}
-        store.run("DELETE FROM ticks WHERE job = :job AND tick > :latest", ahead)
+        store.run("DELETE FROM ticks WHERE job = :job AND tick > :latest", {"job": job, "latest": tick + ahead})
     elif tick % 100 == 0:
         store.run("DELETE FROM ticks WHERE job = :job AND tick < :tick - 10000", {"job": job, "tick": tick})
     return bool(claimed)

@@ -1,7 +1,6 @@
 """The database or the broker goes away and comes back: nothing runs ungoverned, is lost, or is done twice."""
 
 import itertools
-import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,17 +102,4 @@ def test_what_is_submitted_while_the_broker_is_away_runs_when_it_is_back_empty(
     finally:
         broker_server.restart(empty=True)
     shop.until(during.id, "succeeded", 60)
-    assert_intact(shop)
-
-
-def test_a_killed_beat_loses_nothing(shop: Shop) -> None:
-    shop.worker(concurrency=1).ready()
-    beat = shop.beat()
-    eventually(lambda: "beat: Starting" in shop.log("beat"), "beat runs")
-    beat.send_signal(signal.SIGKILL)
-    beat.wait()
-    lost = shop.tasks.add.apply_async((1, 1), countdown=3600)
-    shop.gov.store.run("UPDATE actions SET not_before_us = NULL, published_us = NULL WHERE id = :id", {"id": lost.id})
-    shop.beat()
-    shop.until(lost.id, "succeeded")
     assert_intact(shop)

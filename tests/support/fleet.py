@@ -52,6 +52,7 @@ class Shop:
             "ACP_STATE_DIR": str(folder / "state"),
             "ACP_POLICY": str(policy_file(folder)),
             "SHOP_FOLDER": str(folder),
+            "SHOP_CLOCK": str(folder / "clock"),
             "PYTHONPATH": str(ROOT),
             "C_FORCE_ROOT": "1",
             **settings,
@@ -79,12 +80,19 @@ class Shop:
         argv = ["worker", "-n", f"{name}@shop", "-c", str(concurrency), "-P", pool, "-l", "INFO", "--without-gossip"]
         return Worker(self, name, self._start(name, argv, environment or {}))
 
-    def beat(self) -> subprocess.Popen[bytes]:
-        return self._start("beat", ["beat", "-l", "INFO", "-s", str(self.folder / "schedule")], {})
+    def beat(self, name: str = "beat") -> subprocess.Popen[bytes]:
+        """Each remembers in a file of its own what it sent, like on machines of their own."""
+        return self._start(name, ["beat", "-l", "INFO", "-s", str(self.folder / f"schedule-{name}")], {})
 
     def monitor(self, port: int, user: str) -> subprocess.Popen[bytes]:
         """Flower on a loopback port, for `user` (name:password) only."""
         return self._start("flower", ["flower", "--address=127.0.0.1", f"--port={port}", f"--basic-auth={user}"], {})
+
+    def put_clock(self, offset_s: int) -> None:
+        """Governance's clock in every process of the shop, this one too: from now on that much ahead."""
+        aside = self.folder / "clock.new"
+        aside.write_text(str(offset_s))
+        aside.rename(self.folder / "clock")
 
     def approve(self, action_id: str) -> None:
         decide.approve(self.gov, action_id, by=ANN, reason="fine")

@@ -14,7 +14,9 @@ from celery import Celery
 
 import beat_schedule
 from acp_tasks import current_run
+from tests.support import moved_clock
 
+moved_clock.install()
 app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],
@@ -24,7 +26,13 @@ app.conf.update(
     worker_send_task_events=True,
     task_track_started=True,
     result_backend_thread_safe=True,
-    broker_transport_options={"visibility_timeout": 3600, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    broker_transport_options={
+        "visibility_timeout": 3600,
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+    },
     beat_schedule={name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()},
 )
 
