@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +15,14 @@ import pytest
 from acp_tasks import bootstrap
 from acp_tasks.heart import stop_heart
 from acp_tasks.publish import deliver
-from governance.operations import audit, decide
+from governance.operations import decide
 from governance.operations.context import Governance
 from governance.store import migrate
 from governance.store.engine import Store
-from tests.support.books import assert_agree
 from tests.support.governed import ANN, policy_file
+from tests.support.intact import unsettled, violations
 
 T = TypeVar("T")
-# Tasks of the shop that write one line, `<command_id> <attempt>`, as their effect.
-_COUNTED = ("t.effect", "t.once", "t.dies", "t.dies_once", "t.waits")
 ROOT = Path(__file__).parents[2]
 
 
@@ -172,19 +169,8 @@ class Worker:
 
 
 def settled(shop: Shop) -> bool:
-    """Every action has ended, or waits for a person."""
-    return not unsettled(shop)
-
-
-def unsettled(shop: Shop) -> list[tuple[Any, ...]]:
-    """What has neither ended nor waits for a person, or has ended and nobody was told: what to look at first."""
-    found = shop.gov.store.read(
-        """SELECT id, name, state, attempt, lease_worker, lease_child, published_us, publish_count, not_before_us,
-                delivered_us FROM actions WHERE state IN ('queued', 'running', 'deferred')
-                OR (delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied', 'cancelled'))""",
-        {},
-    )
-    return [tuple(row) for row in found]
+    """Every action has ended and was told, or waits for a person."""
+    return not unsettled(shop.gov)
 
 
 def settle(shop: Shop, deadline_s: float = 60.0) -> None:
@@ -192,34 +178,12 @@ def settle(shop: Shop, deadline_s: float = 60.0) -> None:
     try:
         eventually(lambda: settled(shop), "everything settled", deadline_s)
     except AssertionError as problem:
-        raise AssertionError(f"{problem}; at {shop.gov.clock.now_us()}: {unsettled(shop)}") from None
+        raise AssertionError(f"{problem}; at {shop.gov.clock.now_us()}: {unsettled(shop.gov)}") from None
 
 
 def assert_intact(shop: Shop) -> None:
-    """Nothing lost, stuck, doubled or out of balance. What is not settled by now counts as lost."""
-    assert unsettled(shop) == []
-    assert audit.verify(shop.gov).problems == ()
-    assert_agree(shop.gov)
-    assert shop.gov.store.read("SELECT id, held FROM accounts WHERE held <> 0", {}) == []
-    leased = "SELECT id, state, lease_worker FROM actions WHERE lease_worker IS NOT NULL"
-    assert shop.gov.store.read(leased, {}) == [], "a lease outlived its attempt"
-    spool = shop.folder / "state" / "spool"
-    assert list(spool.glob("*")) == [], "what was kept on disk is in the store by now"
-    _assert_effects(shop)
-
-
-def _assert_effects(shop: Shop) -> None:
-    """At most one effect of what must not run twice, at least one of what may; never two of one attempt."""
-    written = Counter(shop.effects())
-    assert [line for line, count in written.items() if count > 1 and line.split()[-1].isdigit()] == []
-    done = Counter(line.split()[0] for line in written.elements())
-    names = ", ".join(f"'{name}'" for name in _COUNTED)
-    for command_id, idempotent, state in shop.gov.store.read(
-        f"SELECT command_id, idempotent, state FROM actions WHERE name IN ({names})", {}
-    ):
-        assert idempotent or done[command_id] <= 1, (command_id, state, "done twice")
-        assert state != "succeeded" or done[command_id] >= 1, (command_id, "succeeded and was not done")
-        assert state in ("succeeded", "failed", "in_doubt") or not done[command_id], (command_id, state, "done")
+    """Nothing lost, stuck, doubled or out of balance."""
+    assert violations(shop.gov, shop.folder, shop.effects()) == []
 
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:

@@ -26,8 +26,9 @@ app.conf.update(
     worker_send_task_events=True,
     task_track_started=True,
     result_backend_thread_safe=True,
+    redis_socket_timeout=5,
     broker_transport_options={
-        "visibility_timeout": 3600,
+        "visibility_timeout": int(os.environ.get("SHOP_VISIBILITY_S", "3600")),
         "unacked_restore_interval": 1,
         "unacked_restore_throttle": 1,
         "socket_timeout": 5,
@@ -112,6 +113,29 @@ def idempotent_effect(folder: str) -> int:
 
 @app.task(name="t.once", risk="low", idempotent=False)
 def single_effect(folder: str) -> int:
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    return run.attempt
+
+
+@app.task(name="t.takes", risk="low", idempotent=True)
+def takes(folder: str, seconds: float) -> int:
+    """Its effect is in the middle of its time."""
+    run = current_run()
+    time.sleep(seconds / 2)
+    effect(folder, f"{run.command_id} {run.attempt}")
+    time.sleep(seconds / 2)
+    return run.attempt
+
+
+@app.task(name="t.takes_once", risk="low", idempotent=False)
+def takes_once(folder: str, seconds: float) -> int:
+    return int(takes.run(folder, seconds))
+
+
+@app.task(name="t.asked", risk="high", idempotent=False)
+def asked(folder: str) -> int:
+    """A person decides whether it has its effect."""
     run = current_run()
     effect(folder, f"{run.command_id} {run.attempt}")
     return run.attempt
