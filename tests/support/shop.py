@@ -27,6 +27,7 @@ app.conf.update(
     task_track_started=True,
     result_backend_thread_safe=True,
     redis_socket_timeout=5,
+    result_backend_always_retry=True,
     broker_transport_options={
         "visibility_timeout": int(os.environ.get("SHOP_VISIBILITY_S", "3600")),
         "unacked_restore_interval": 1,
