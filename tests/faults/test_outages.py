@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from celery import chord
 
+from acp_tasks.bootstrap import new_id
 from acp_tasks.fleet.broker import BrokerServer
 from acp_tasks.fleet.postgres import PostgresServer
 from tests.faults.conftest import FAST, lose
@@ -53,6 +55,27 @@ def test_an_action_that_ends_while_the_database_is_away_is_settled_once(mortal: 
     assert len(mortal.effects()) == 1
     assert_intact(mortal)
     assert worker.stop() == 0
+
+
+def test_a_canvas_goes_on_although_the_database_is_away_when_its_tasks_end(
+    mortal: Shop, database: PostgresServer
+) -> None:
+    mortal.worker(concurrency=4).ready()
+    mortal.beat()
+    tasks, folder = mortal.tasks, str(mortal.folder)
+    waits = [tasks.waits.si(folder).set(task_id=new_id()) for _ in range(3)]
+    chained = (waits[0] | tasks.add.si(2, 2)).apply_async()
+    gathered = chord(waits[1:], tasks.total.s()).apply_async()
+    eventually(lambda: len(mortal.effects()) == 3, "they run")
+    database.kill()
+    (mortal.folder / "go").touch()
+    eventually(lambda: mortal.log("w").count("published before it is submitted") == 2, "both go on")
+    database.restart()
+    assert (chained.get(timeout=40), gathered.get(timeout=40)) == (4, 2)
+    assert [tasks.app.AsyncResult(wait.id).state for wait in waits] == ["SUCCESS"] * 3
+    settle(mortal)
+    assert len(mortal.effects()) == 3
+    assert_intact(mortal)
 
 
 def test_nothing_runs_while_the_database_is_away_and_everything_when_it_is_back(
