@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 RUN_ARGS ?= --horizon hour
 
-.PHONY: run test check format lint types bench lock clean
+.PHONY: run test check format lint types bench chaos lock clean
 
 run: $(READY)
 	$(BIN)/acp run $(RUN_ARGS)
@@ -29,6 +29,10 @@ format: $(READY)
 bench: $(READY)
 	$(BIN)/python -m benchmarks.governed_vs_raw
 	$(BIN)/python -m benchmarks.hot_budget
+
+# Not part of `test`: CHAOS_MINUTES (10) of work and faults on a real fleet, in the order that CHAOS_SEED (1) gives.
+chaos: $(READY)
+	$(BIN)/python -m tests.chaos
 
 # Needs uv; the only step that does. The lock carries hashes and no registry address.
 lock:

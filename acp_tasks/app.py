@@ -54,6 +54,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "worker_soft_shutdown_timeout": 5.0,
         "worker_enable_soft_shutdown_on_idle": True,
+        "redis_socket_timeout": 10,
+        "redis_socket_connect_timeout": 5,
         "result_backend_always_retry": True,
         "result_backend_thread_safe": True,
         "result_backend_transport_options": {

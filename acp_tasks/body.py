@@ -79,9 +79,11 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
         if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
             started = {"pid": os.getpid(), "hostname": request.hostname}
             task.backend.store_result(request.id, started, "STARTED", request=request)
-        if call.running().action.ticket is not None:
-            # For Flower a custom state outranks STARTED until a retry is seen.
-            task.send_event("task-retried", exception="approved")
+        if call.running().action.published_us != call.running().action.created_us:
+            # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a
+            # retry is seen.
+            task.send_event("task-retried")
+            task.send_event("task-started")
     except call.interrupts:
         raise
     except Exception as problem:

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from uuid_utils.compat import uuid7
@@ -127,9 +127,18 @@ def _policy(path: Path | None) -> tuple[Policy, str]:
     return parse_policy(text, source), canonical(text)
 
 
-def _after_fork() -> None:
+def _before_fork() -> None:
     if parts.cache_info().currsize:
-        parts().gov.store.after_fork()
+        parts().gov.store.before_fork()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _after_fork(*, in_child: bool) -> None:
+    if parts.cache_info().currsize:
+        parts().gov.store.after_fork(in_child=in_child)
+
+
+os.register_at_fork(
+    before=_before_fork,
+    after_in_parent=partial(_after_fork, in_child=False),
+    after_in_child=partial(_after_fork, in_child=True),
+)

@@ -7,6 +7,7 @@ starmap and chunks go through the same door at once: there is no way to the body
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, ClassVar
 from uuid import NAMESPACE_OID, uuid5
 
@@ -21,6 +22,7 @@ from acp_tasks.conclusion import conclude, echo, told_again
 from acp_tasks.heart import keep_alive
 from acp_tasks.install import install
 from acp_tasks.message import arguments_json, digest
+from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
@@ -108,7 +110,14 @@ class GovernedTask(Task[Any, Any]):
         action_id = task_id or bootstrap.new_id()
         parts = bootstrap.parts()
         submission = make_submission(self, parts, action_id, args, kwargs, asked, options)
-        submitted = submit(parts.gov, submission)
+        try:
+            submitted = submit(parts.gov, submission)
+        except StoreUnavailable:
+            if not goes_on():
+                raise
+            publish = partial(Task.apply_async, self, args, kwargs, task_id=action_id, producer=producer, **options)
+            published_or_submitted(parts.gov, submission, publish)
+            return self.AsyncResult(action_id)
         if isinstance(submitted, Repeated) and (task_id is None or submitted.action_id == task_id):
             return self.AsyncResult(submitted.action_id)
         # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.

@@ -10,6 +10,7 @@ from celery.worker.request import Request
 
 from acp_tasks import bootstrap
 from acp_tasks.heart import EndedByForce, LostChild, Report, Revoked, find_heart
+from governance.errors import ActionCancelled, ActionDenied
 
 
 class GovernedRequest(Request):
@@ -22,13 +23,22 @@ class GovernedRequest(Request):
         super().on_accepted(pid, time_accepted)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:
-        """A dead child is reclaimed first, so that the message that comes back finds the action free, or in doubt."""
+        """A dead child is reclaimed first, so that the message that comes back finds the action free, or in doubt.
+
+        A refusal of this very action is told as what it is; one that its body met elsewhere is a failure.
+        """
         error = getattr(exc_info.exception, "exc", exc_info.exception)
         child = str(self.worker_pid)
         if isinstance(error, Terminated):
             _report(EndedByForce(self.id, child, "Terminated", f"it was terminated: {error}"))
         elif isinstance(error, WorkerLostError | SystemExit | KeyboardInterrupt):
             _report(LostChild(child, f"pool child {child} died: {error}"))
+        elif isinstance(error, ActionDenied) and error.action_id == self.id:
+            # Flower knows states only from events, and `task-failed` would make a refusal look like a defect.
+            answer = super().on_failure(exc_info, send_failed_event=False, return_ok=return_ok)
+            kind = "task-cancelled" if isinstance(error, ActionCancelled) else "task-denied"
+            self.send_event(kind, result=f"{error.rule}: {error.reason}")
+            return answer
         return super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> Any:

@@ -6,6 +6,7 @@ import structlog
 
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.middleware.call import Call, Outcome, StoreAway
+from governance.middleware.insistence import insist
 from governance.operations.admit import Admitted, admit
 from governance.operations.finish import give_back
 
@@ -45,8 +46,15 @@ def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
 
 
 def _keep(call: Call, started_us: int) -> None:
-    try:
-        call.spool.give_back(call.arrival.action_id, call.lease, started_us)
-    except OSError as problem:
-        # Neither store nor disk: the worker finds the attempt without a body and gives it up (`Heart`).
-        log.error("admission not given back", problem=str(problem))
+    """On disk first: the store that did not answer may still be writing."""
+    action_id = call.arrival.action_id
+    insist(
+        call,
+        "what gives an admission back",
+        lambda: call.spool.give_back(action_id, call.lease, started_us),
+        lambda: _given_back(call, started_us),
+    )
+
+
+def _given_back(call: Call, started_us: int) -> None:
+    give_back(call.gov, call.arrival.action_id, call.lease, started_us)

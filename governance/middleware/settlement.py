@@ -10,6 +10,7 @@ from governance.core.ledger import Usage
 from governance.errors import StoreUnavailable
 from governance.faults import point
 from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort
+from governance.middleware.insistence import insist
 from governance.operations.context import Governance
 from governance.operations.finish import Fenced as FencedFinish
 from governance.operations.finish import Finish, Finished, Raised, finish
@@ -57,18 +58,13 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
 
 def _written(call: Call, ending: Finish) -> Finished | None:
     """Into the store, else onto the disk (None). Raises what the store says of content it refuses."""
-    unwritten: tuple[type[Exception], ...] = (StoreUnavailable, *call.interrupts)
-    try:
-        return _patiently(call.gov, ending)
-    except unwritten as problem:
-        # Interrupted, it may have been written; written twice, it counts once.
-        log.warning("finish spooled", problem=str(problem))
-    try:
-        call.spool.keep(ending)
-    except OSError as problem:
-        # Neither store nor disk: the worker finds the attempt without a body and gives it up (`Heart`).
-        log.error("finish lost", problem=str(problem))
-    return None
+    # Interrupted, it may have been written; written twice, it counts once.
+    return insist(call, "finish", lambda: _patiently(call.gov, ending), lambda: _spooled(call, ending))
+
+
+def _spooled(call: Call, ending: Finish) -> None:
+    call.spool.keep(ending)
+    log.warning("finish spooled")
 
 
 def _patiently(gov: Governance, ending: Finish) -> Finished:

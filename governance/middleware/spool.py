@@ -85,11 +85,16 @@ class Spool:
     def _write(self, name: str, note: dict[str, Any]) -> None:
         safe = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)
         aside = self.folder / f"{safe}.{os.getpid()}.tmp"
-        with aside.open("w") as file:
-            json.dump(note, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(self.folder / f"{safe}.json")
+        try:
+            with aside.open("w") as file:
+                json.dump(note, file)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.rename(self.folder / f"{safe}.json")
+        except BaseException:
+            # Half a note only takes the room that the next try needs.
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:

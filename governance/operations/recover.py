@@ -40,7 +40,7 @@ def sweep(gov: Governance, actor: str) -> Swept:
     now_us = gov.clock.now_us()
     lease_us = gov.clock.span_us(gov.limits.lease_s)
     looked = workers.count(gov.store)
-    suspected = workers.suspect(gov.store, lapsed_before_us=now_us - lease_us, now_us=now_us)
+    suspected = workers.suspect(gov.store, lapse_us=lease_us, now_us=now_us)
     lost = workers.lost(gov.store, suspected_before_us=now_us - lease_us // 2)
     reclaimed: Counter[str] = Counter()
     for worker_id in lost:

@@ -195,13 +195,18 @@ def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
 
 
 def silent(store: Store, *, stale_us: int, now_us: int, limit: int) -> list[ActionRow]:
-    """Actions whose message had no effect for `stale_us`, or twice as long for every publication more."""
+    """Actions whose message had no effect for `stale_us`, or twice as long for every publication more.
+
+    One from the future was published before the clock was put back: nobody knows how long ago.
+    """
     return _listed(
         store,
         """a.delivered_us IS NULL AND NOT a.direct
             AND a.state IN ('queued', 'denied', 'cancelled', 'failed', 'succeeded')
-            AND a.published_us + CAST(:stale AS bigint) * (1 << (CASE WHEN a.publish_count > 8 THEN 8
-                ELSE a.publish_count - 1 END)) <= :now AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
+            AND (a.published_us > :now + CAST(:stale AS bigint)
+                OR a.published_us + CAST(:stale AS bigint) * (1 << (CASE WHEN a.publish_count > 8 THEN 8
+                    ELSE a.publish_count - 1 END)) <= :now)
+            AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
             ORDER BY a.created_us, a.id LIMIT :limit""",
         {"stale": stale_us, "now": now_us, "limit": limit},
     )

@@ -23,13 +23,19 @@ def find(store: Store, command_id: str) -> tuple[str, str, str] | None:
     return (str(found[0][0]), str(found[0][1]), str(found[0][2])) if found else None
 
 
-def claim_tick(store: Store, job: str, tick: int, now_us: int) -> bool:
-    """True for the one caller that may do `job` for `tick`; old ticks are forgotten on the way."""
+def claim_tick(store: Store, job: str, tick: int, now_us: int, ahead: int) -> bool:
+    """True for the one caller that may do `job` for `tick`; old ticks are forgotten on the way.
+
+    So are those more than `ahead` later ones that the clock was put back from: otherwise the job would rest until it is
+    as late again.
+    """
     claimed = store.run(
         "INSERT INTO ticks (job, tick, claimed_us) VALUES (:job, :tick, :now) ON CONFLICT DO NOTHING RETURNING job",
         {"job": job, "tick": tick, "now": now_us},
     )
-    if claimed and tick % 100 == 0:
+    if not claimed:
+        store.run("DELETE FROM ticks WHERE job = :job AND tick > :latest", {"job": job, "latest": tick + ahead})
+    elif tick % 100 == 0:
         store.run("DELETE FROM ticks WHERE job = :job AND tick < :tick - 10000", {"job": job, "tick": tick})
     return bool(claimed)
 

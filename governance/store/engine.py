@@ -8,7 +8,7 @@ half-way would fail with SQLITE_BUSY and no wait.
 import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol, cast
 
@@ -20,6 +20,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
+from governance.store.fork_gate import ForkGate
 
 SQLITE_BUSY_MS: Final = 30_000
 STATEMENT_MS: Final = 30_000
@@ -47,6 +48,7 @@ class Store:
         self._grouped = (
             self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
+        self._gate = ForkGate()
         # Whether the last write that locks accounts took long enough to have queued for a lock, or for the disk.
         self.queueing = False
         self._statements: list[list[int]] = []
@@ -57,9 +59,19 @@ class Store:
         """Hand-written statements sent so far; for the benchmarks."""
         return sum(count for (count,) in self._statements)
 
-    def after_fork(self) -> None:
-        """Drops the parent's connections without closing them: they are the parent's. Call first thing in a child."""
-        self.engine.dispose(close=False)
+    def before_fork(self) -> None:
+        """SQLite must not be carried into a child: every thread leaves, every connection is closed."""
+        if not self.is_postgresql:
+            self._gate.shut()
+            self.engine.dispose()
+
+    def after_fork(self, *, in_child: bool) -> None:
+        """A child drops its parent's connections without closing them: they are the parent's."""
+        if in_child:
+            self._gate.reset()
+            self.engine.dispose(close=False)
+        elif not self.is_postgresql:
+            self._gate.open()
 
     def close(self) -> None:
         self.engine.dispose()
@@ -143,7 +155,8 @@ class Store:
     @contextmanager
     def _available(self) -> Iterator[None]:
         try:
-            yield
+            with nullcontext() if self.is_postgresql else self._gate.inside():
+                yield
         except (OperationalError, PoolTimeoutError) as problem:
             raise self._away(problem) from problem
         except (psycopg.Error, sqlite3.Error, DBAPIError) as problem:

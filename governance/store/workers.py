@@ -52,13 +52,17 @@ def stopped(store: Store, worker_id: str, now_us: int) -> None:
     store.run("UPDATE workers SET stopped_us = :now WHERE id = :id", {"id": worker_id, "now": now_us})
 
 
-def suspect(store: Store, *, lapsed_before_us: int, now_us: int) -> int:
-    """Marks the workers whose heartbeat has lapsed; their next heartbeat clears the mark."""
+def suspect(store: Store, *, lapse_us: int, now_us: int) -> int:
+    """Marks the workers whose heartbeat has lapsed; their next heartbeat clears the mark.
+
+    One from as far in the future is of a clock that has been put back since, and as suspicious.
+    """
     return len(
         store.run(
             """UPDATE workers SET suspected_us = :now
-                WHERE heartbeat_us < :lapsed AND suspected_us IS NULL RETURNING id""",
-            {"now": now_us, "lapsed": lapsed_before_us},
+                WHERE (heartbeat_us < :lapsed OR heartbeat_us > :ahead)
+                AND (suspected_us IS NULL OR suspected_us > :now) RETURNING id""",
+            {"now": now_us, "lapsed": now_us - lapse_us, "ahead": now_us + lapse_us},
         )
     )
 

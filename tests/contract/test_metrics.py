@@ -144,7 +144,7 @@ def test_a_machine_is_ready_while_a_worker_of_its_own_is_heard_of(desk: Desk) ->
     clock(desk).pass_s(13)
     assert worker_missing(desk.gov, "one") == "w@one#1 was last heard of 13 s ago"
     assert beat_missing(desk.gov, "one") is not None
-    heartbeat.register(desk.gov, "w@one#2", 2, Post("one", ("celery",), 4))
+    heartbeat.register(desk.gov, "w@one#2", 2, Post("one", ("celery",), 4), ready_us=desk.gov.clock.now_us())
     assert worker_missing(desk.gov, "one") is None
     heartbeat.goodbye(desk.gov, "w@one#2")
     assert worker_missing(desk.gov, "one") is not None

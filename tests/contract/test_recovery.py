@@ -179,3 +179,28 @@ def test_the_hard_time_limit_ends_an_idempotent_action_and_doubts_another(desk: 
         )
     assert (desk.state(safe), desk.state(risky)) == ("failed", "in_doubt")
     assert relay.unpublished(desk.gov, 10) == []
+
+
+def test_a_worker_that_died_before_the_clock_was_put_back_is_given_up_as_soon(desk: Desk) -> None:
+    alive(desk)
+    made = desk.submit()
+    desk.admitted(made)
+    clock(desk).pass_s(LEASE_S + 1)
+    assert sweep(desk).suspected == 1
+    # Both its last heartbeat and the suspicion are an hour ahead now.
+    clock(desk).pass_s(-3600)
+    assert sweep(desk) == recover.Swept(1, 1, (), {})
+    clock(desk).pass_s(LEASE_S / 2)
+    assert sweep(desk) == recover.Swept(1, 0, (LEASE.worker_id,), {"queued": 1})
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_a_living_worker_is_not_given_up_when_the_clock_is_put_back(desk: Desk) -> None:
+    alive(desk)
+    run = desk.admitted(desk.submit())
+    clock(desk).pass_s(-3600)
+    assert sweep(desk).suspected == 1
+    heartbeat.beat(desk.gov, LEASE.worker_id)
+    clock(desk).pass_s(LEASE_S - 1)
+    assert sweep(desk) == recover.Swept(1, 0, (), {})
+    assert not isinstance(desk.finish(run), Fenced)

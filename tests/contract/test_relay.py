@@ -82,3 +82,10 @@ def test_a_long_countdown_is_published_when_it_is_due(desk: Desk) -> None:
     assert relay.unpublished(desk.gov, 10) == []
     clock(desk).pass_s(3600)
     assert ids(relay.unpublished(desk.gov, 10)) == [made.action_id]
+
+
+def test_a_message_from_before_the_clock_was_put_back_is_not_waited_for(desk: Desk) -> None:
+    made = desk.submit()
+    clock(desk).pass_s(-3600)
+    assert ids(relay.silent(desk.gov, 10)) == [made.action_id]
+    assert relay.silent(desk.gov, 10) == []

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,3 +24,10 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path, broker_address: str) ->
         yield shop
     finally:
         shop.close()
+
+
+def lose(shop: Shop) -> Any:
+    """An action whose message the broker has lost."""
+    lost = shop.tasks.add.apply_async((1, 1), countdown=3600)
+    shop.gov.store.run("UPDATE actions SET not_before_us = NULL, published_us = NULL WHERE id = :id", {"id": lost.id})
+    return lost

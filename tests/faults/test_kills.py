@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from governance.core.actions import Lease
 from governance.errors import ActionDenied, ActionFailed
 from governance.faults import POINTS
-from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settled, undelivered
+from tests.faults.conftest import lose
+from tests.support.fleet import ROOT, Shop, assert_intact, eventually, failure, settle
 from tests.support.governed import Desk
 
 # Which process has to die for the point to be reached.
@@ -66,9 +68,8 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     retried = tasks.flaky.delay(1)
     asked = tasks.ask.delay("c1", 5)
     dying = tasks.dies.delay(folder)
-    # A broker that lost this message is what makes the relay reach its point.
-    lost = tasks.add.apply_async((1, 1), countdown=3600)
-    shop.gov.store.run("UPDATE actions SET not_before_us = NULL, published_us = NULL WHERE id = :id", {"id": lost.id})
+    # This is what makes the relay reach its point.
+    lost = lose(shop)
 
     shop.until(asked.id, "parked")
     decide = (
@@ -80,7 +81,7 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     )
     elsewhere(shop, decide, **(fault if point in IN_DECIDER else {}))
 
-    eventually(lambda: settled(shop) and undelivered(shop) == 0, f"everything settled after {point}", 60)
+    settle(shop)
     assert (shop.folder / "died").exists(), "the fault was never reached"
     assert_intact(shop)
     done = Counter(line.split()[0] for line in shop.effects())
@@ -91,6 +92,16 @@ def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -
     assert all(done[a.id] <= 1 for a in once)
     assert all(done[a.id] == 1 for a in once if shop.state(a.id) == "succeeded")
     assert shop.state(lost.id) == "succeeded"
+
+
+def test_every_place_that_is_named_is_killed_at() -> None:
+    placed = {
+        name
+        for package in ("governance", "acp_tasks")
+        for path in (ROOT / package).rglob("*.py")
+        for name in re.findall(r"\bpoint\(\"(\w+)\"\)", path.read_text())
+    }
+    assert placed == set(POINTS)
 
 
 def test_a_killed_child_is_reported_and_its_action_runs_again(shop: Shop) -> None:
@@ -215,15 +226,4 @@ def test_a_message_delivered_many_times_runs_once(shop: Shop) -> None:
         queue = connection.default_channel.client
         eventually(lambda: queue.llen("celery") == 0 and queue.hlen("unacked") == 0, "every message is consumed")
     assert Counter(line.split()[0] for line in shop.effects()) == {r.id: 1 for r in results}
-    assert_intact(shop)
-
-
-def test_two_beats_do_each_tick_once(shop: Shop) -> None:
-    shop.worker().ready()
-    shop.beat()
-    shop.beat()
-    made = [shop.tasks.add.delay(n, n) for n in range(10)]
-    for result in made:
-        assert result.get(timeout=20) is not None
-    eventually(lambda: not shop.gov.store.read("SELECT 1 FROM events WHERE seq IS NULL", {}), "everything is sealed")
     assert_intact(shop)

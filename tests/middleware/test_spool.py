@@ -1,5 +1,7 @@
 """What could not be written is kept on disk and applied once, whatever happened meanwhile."""
 
+import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 
 from governance.core.actions import Lease
 from governance.core.ledger import Usage
-from governance.errors import StateDirUnusable, StoreUnavailable
+from governance.errors import AdmissionUncertain, StateDirUnusable, StoreUnavailable
 from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Failed, Returned, StoreAway
 from governance.middleware.spool import Spool
@@ -202,3 +204,61 @@ def test_nothing_runs_while_the_store_is_away(desk: Desk, spool: Spool, monkeypa
     call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE)
     assert isinstance(compose(DEFAULT, call, body), StoreAway)
     assert len(spool) == 0
+
+
+@pytest.mark.parametrize("back", ["store", "disk"])
+def test_an_end_that_finds_neither_store_nor_disk_is_written_as_soon_as_one_of_them_is_back(
+    desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch, back: str
+) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE, (TimeIsUp,))
+    waited: list[float] = []
+
+    def away(*_: object, **__: object) -> None:
+        raise StoreUnavailable("the test's", "it is away")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 1:
+            # The time limit strikes while it waits: the end is written all the same.
+            raise TimeIsUp
+        if back == "store":
+            monkeypatch.setattr("governance.middleware.settlement.finish", finish)
+        else:
+            monkeypatch.setattr("os.fsync", sync)
+
+    sync = os.fsync
+    monkeypatch.setattr("governance.middleware.settlement._ATTEMPTS", 1)
+    monkeypatch.setattr("governance.middleware.settlement.finish", away)
+    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("governance.middleware.insistence.time.sleep", pause)
+    assert isinstance(compose(DEFAULT, call, lambda: Returned(1, Succeeded("1"))), Returned)
+    monkeypatch.undo()
+    assert len(waited) == 2
+    assert spool.drain(desk.gov) == (back == "disk")
+    assert list(spool.folder.iterdir()) == []
+    assert desk.state(made) == "succeeded"
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_an_admission_that_may_have_been_committed_is_given_back_although_the_disk_is_full(
+    desk: Desk, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = desk.submit(cost_micros=500)
+    call = Call(desk.gov, spool, Arrival(made.action_id, "default", made.digest, {}, False), LEASE)
+
+    def committed_and_unanswered(*_: object) -> None:
+        desk.admitted(made)
+        raise AdmissionUncertain("the test's", "it is away", desk.gov.clock.now_us())
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("governance.middleware.admission.admit", committed_and_unanswered)
+    monkeypatch.setattr("os.fsync", full)
+    assert isinstance(compose(DEFAULT, call, lambda: Returned(1, Succeeded("1"))), StoreAway)
+    assert desk.state(made) == "queued"
+    assert desk.account("cost_micros") == {"limit": 1_000_000, "posted": 0, "held": 0}

@@ -15,11 +15,12 @@ import pytest
 from acp_tasks import bootstrap
 from acp_tasks.heart import stop_heart
 from acp_tasks.publish import deliver
-from governance.operations import audit, decide
+from governance.operations import decide
 from governance.operations.context import Governance
 from governance.store import migrate
 from governance.store.engine import Store
 from tests.support.governed import ANN, policy_file
+from tests.support.intact import unsettled, violations
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,7 @@ class Shop:
             "ACP_STATE_DIR": str(folder / "state"),
             "ACP_POLICY": str(policy_file(folder)),
             "SHOP_FOLDER": str(folder),
+            "SHOP_CLOCK": str(folder / "clock"),
             "PYTHONPATH": str(ROOT),
             "C_FORCE_ROOT": "1",
             **settings,
@@ -78,7 +80,18 @@ class Shop:
         return Worker(self, name, self._start(name, argv, environment or {}))
 
     def beat(self, name: str = "beat") -> subprocess.Popen[bytes]:
+        """Each remembers in a file of its own what it sent, like on machines of their own."""
         return self._start(name, ["beat", "-l", "INFO", "-s", str(self.folder / f"schedule-{name}")], {})
+
+    def monitor(self, port: int, user: str) -> subprocess.Popen[bytes]:
+        """Flower on a loopback port, for `user` (name:password) only."""
+        return self._start("flower", ["flower", "--address=127.0.0.1", f"--port={port}", f"--basic-auth={user}"], {})
+
+    def put_clock(self, offset_s: int) -> None:
+        """Governance's clock in every process of the shop, this one too: from now on that much ahead."""
+        aside = self.folder / "clock.new"
+        aside.write_text(str(offset_s))
+        aside.rename(self.folder / "clock")
 
     def approve(self, action_id: str) -> None:
         decide.approve(self.gov, action_id, by=ANN, reason="fine")
@@ -158,22 +171,21 @@ class Worker:
 
 
 def settled(shop: Shop) -> bool:
-    """Every action has ended, or waits for a person."""
-    open_states = "('queued', 'running', 'deferred')"
-    return not shop.gov.store.read(f"SELECT 1 FROM actions WHERE state IN {open_states} LIMIT 1", {})
+    """Every action has ended and was told, or waits for a person."""
+    return not unsettled(shop.gov)
 
 
-def undelivered(shop: Shop) -> int:
-    found = shop.gov.store.read(
-        "SELECT count(*) FROM actions WHERE delivered_us IS NULL AND state IN ('succeeded', 'failed', 'denied')", {}
-    )
-    return int(found[0][0])
+def settle(shop: Shop, deadline_s: float = 60.0) -> None:
+    """Waits until everything has ended or waits for a person; says what has not."""
+    try:
+        eventually(lambda: settled(shop), "everything settled", deadline_s)
+    except AssertionError as problem:
+        raise AssertionError(f"{problem}; at {shop.gov.clock.now_us()}: {unsettled(shop.gov)}") from None
 
 
 def assert_intact(shop: Shop) -> None:
-    assert audit.verify(shop.gov).problems == ()
-    assert shop.gov.store.read("SELECT 1 FROM accounts WHERE held <> 0", {}) == []
-    assert undelivered(shop) == 0
+    """Nothing lost, stuck, doubled or out of balance."""
+    assert violations(shop.gov, shop.folder, shop.effects()) == []
 
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:

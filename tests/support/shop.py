@@ -14,7 +14,9 @@ from celery import Celery
 
 import beat_schedule
 from acp_tasks import current_run
+from tests.support import moved_clock
 
+moved_clock.install()
 app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],
@@ -25,7 +27,15 @@ app.conf.update(
     worker_send_task_events=True,
     task_track_started=True,
     result_backend_thread_safe=True,
-    broker_transport_options={"visibility_timeout": 3600, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    redis_socket_timeout=5,
+    result_backend_always_retry=True,
+    broker_transport_options={
+        "visibility_timeout": int(os.environ.get("SHOP_VISIBILITY_S", "3600")),
+        "unacked_restore_interval": 1,
+        "unacked_restore_throttle": 1,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+    },
     beat_schedule={name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()},
 )
 
@@ -105,6 +115,29 @@ def idempotent_effect(folder: str) -> int:
 
 @app.task(name="t.once", risk="low", idempotent=False)
 def single_effect(folder: str) -> int:
+    run = current_run()
+    effect(folder, f"{run.command_id} {run.attempt}")
+    return run.attempt
+
+
+@app.task(name="t.takes", risk="low", idempotent=True)
+def takes(folder: str, seconds: float) -> int:
+    """Its effect is in the middle of its time."""
+    run = current_run()
+    time.sleep(seconds / 2)
+    effect(folder, f"{run.command_id} {run.attempt}")
+    time.sleep(seconds / 2)
+    return run.attempt
+
+
+@app.task(name="t.takes_once", risk="low", idempotent=False)
+def takes_once(folder: str, seconds: float) -> int:
+    return int(takes.run(folder, seconds))
+
+
+@app.task(name="t.asked", risk="high", idempotent=False)
+def asked(folder: str) -> int:
+    """A person decides whether it has its effect."""
     run = current_run()
     effect(folder, f"{run.command_id} {run.attempt}")
     return run.attempt
