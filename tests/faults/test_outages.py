@@ -1,6 +1,8 @@
 """The database or the broker goes away and comes back: nothing runs ungoverned, is lost, or is done twice."""
 
 import itertools
+import os
+import signal
 import subprocess
 import time
 from collections import Counter
@@ -82,9 +84,11 @@ def test_nothing_runs_while_the_database_is_away_and_everything_when_it_is_back(
     mortal: Shop, database: PostgresServer
 ) -> None:
     folder = str(mortal.folder)
+    worker = mortal.worker(concurrency=1).ready()
+    os.kill(worker.process.pid, signal.SIGSTOP)
     results = [mortal.tasks.single_effect.delay(folder) for _ in range(5)]
     database.kill()
-    mortal.worker(concurrency=1).ready()
+    os.kill(worker.process.pid, signal.SIGCONT)
     mortal.beat()
     eventually(lambda: mortal.log("w").count("message sent back") >= 5, "every message goes back with a delay")
     assert mortal.effects() == []
@@ -92,6 +96,23 @@ def test_nothing_runs_while_the_database_is_away_and_everything_when_it_is_back(
     for result in results:
         assert result.get(timeout=40) == 1
     assert len(mortal.effects()) == 5
+    assert_intact(mortal)
+
+
+def test_a_worker_that_starts_without_its_database_takes_no_traffic_until_it_has_looked_around(
+    mortal: Shop, database: PostgresServer
+) -> None:
+    result = mortal.tasks.single_effect.delay(str(mortal.folder))
+    database.kill()
+    mortal.worker(concurrency=1)
+    eventually(lambda: mortal.log("w").count("no traffic yet: the database is away") >= 2, "it waits")
+    with mortal.tasks.app.connection_for_read() as connection:
+        assert connection.default_channel.client.llen("celery") == 1
+    assert mortal.effects() == []
+    database.restart()
+    assert result.get(timeout=40) == 1
+    log = mortal.log("w")
+    assert log.index("no traffic yet") < log.index("takes traffic") < log.index("w@shop ready")
     assert_intact(mortal)
 
 

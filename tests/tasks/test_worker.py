@@ -11,7 +11,11 @@ from pathlib import Path
 import pytest
 
 from acp_tasks.fleet.postgres import PostgresServer
+from governance.core.ledger import Usage
 from governance.core.policy import Risk
+from governance.middleware.spool import Spool
+from governance.operations import heartbeat, recover
+from governance.operations.finish import Finish, Succeeded
 from tests.support.fleet import Shop, eventually
 from tests.support.governed import Desk, ManualClock
 
@@ -55,19 +59,50 @@ def test_a_line_written_in_a_body_says_which_action_it_belongs_to(shop: Shop) ->
     }
 
 
-def test_what_became_overdue_meanwhile_is_denied_before_the_first_message_is_taken(shop: Shop) -> None:
+def test_what_was_left_behind_is_looked_for_before_the_first_message_is_taken(shop: Shop) -> None:
     yesterday = ManualClock(shop.gov.clock.now_us() - 24 * 3600 * 1_000_000)
-    then = replace(shop.gov, clock=yesterday, sessions={}, policies={}, boards=[])
-    overdue = Desk(then).submit(risk=Risk.HIGH)
-    assert shop.state(overdue.action_id) == "parked"
+    then = Desk(replace(shop.gov, clock=yesterday, sessions={}, policies={}, boards=[]))
+    overdue = then.submit(risk=Risk.HIGH)
+    # Two attempts of a worker that died, the end of one of them in the spool of this machine.
+    heartbeat.register(then.gov, then.lease.worker_id, 1)
+    held, ended = (then.submit(idempotent=False) for _ in range(2))
+    then.admitted(held)
+    run = then.admitted(ended)
+    spool = Spool(shop.folder / "state" / "spool")
+    spool.keep(Finish(run.ref, run.holds, Succeeded("1"), Usage(), "test", yesterday.now_us()))
+    then.arrive(then.submit(stream="patient"))
+    deferred = then.submit(stream="patient")
+    then.arrive(deferred)
+    never_published = then.submit()
+    assert [shop.state(made.action_id) for made in (overdue, held, ended, deferred, never_published)] == [
+        *("parked", "running", "running", "deferred", "queued")
+    ]
+    yesterday.pass_s(60)
+    assert recover.sweep(then.gov, "test").suspected == 1
+
     sent = shop.tasks.add.delay(1, 2)
     shop.worker(concurrency=1).ready()
     assert sent.get(timeout=20) == 3
-    trail = "SELECT action_id, kind FROM events WHERE kind IN ('action.admitted', 'action.denied') ORDER BY id"
-    assert [tuple(row) for row in shop.gov.store.read(trail, {})] == [
-        (overdue.action_id, "action.denied"),
-        (sent.id, "action.admitted"),
+    trail = [
+        (str(row[0]), str(row[1]))
+        for row in shop.gov.store.read(
+            "SELECT action_id, kind FROM events WHERE at_us > :at ORDER BY id", {"at": yesterday.now_us()}
+        )
     ]
+    before = trail[: trail.index((sent.id, "action.admitted"))]
+    for found in (
+        (overdue.action_id, "action.denied"),
+        (held.action_id, "action.reclaimed"),
+        (deferred.action_id, "action.released"),
+    ):
+        assert found in before, before
+    assert (shop.state(held.action_id), shop.state(ended.action_id)) == ("in_doubt", "succeeded")
+    published = shop.gov.store.read(
+        "SELECT published_us FROM actions WHERE id = :id", {"id": never_published.action_id}
+    )
+    ready = shop.gov.store.read("SELECT ready_us FROM workers WHERE ready_us IS NOT NULL", {})
+    admitted = "SELECT at_us FROM events WHERE action_id = :id AND kind = 'action.admitted'"
+    assert published[0][0] <= ready[0][0] <= shop.gov.store.read(admitted, {"id": sent.id})[0][0]
 
 
 def test_pool_children_do_not_share_their_parents_connections(shop: Shop) -> None:
