@@ -1,9 +1,12 @@
 """The fleet in numbers: what counts as runnable now, and what a look costs."""
 
+import json
+import re
 from collections.abc import Iterator
 
 import pytest
 
+from acp_tasks.metrics import families
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.operations import audit, heartbeat
@@ -13,6 +16,7 @@ from governance.operations.metrics import Measures, measure
 from governance.operations.readiness import beat_missing, worker_missing
 from governance.operations.switches import engage, release
 from governance.operations.ticks import claim
+from tests.support.fleet import ROOT
 from tests.support.governed import ANN, Desk, ManualClock, make_governance
 
 JOBS = ("acp.relay", "acp.sealing")
@@ -159,3 +163,15 @@ def test_a_look_takes_nine_statements_however_much_there_is(desk: Desk) -> None:
         look(desk)
         # The budgets are read by SQLAlchemy, which is not counted here.
         assert desk.gov.store.round_trips - before + 1 == 9
+
+
+def test_the_examples_ask_for_metrics_that_there_are(desk: Desk) -> None:
+    names = {sample.name for family in families(measure(desk.gov, ("acp.relay",))) for sample in family.samples}
+    empty = {"acp_runnable_actions", "acp_budget_used_ratio", "acp_alerts_raised_total", "acp_tick_age_seconds"}
+    known = names | empty | {"acp_database_up"}
+    board = json.loads((ROOT / "examples" / "grafana.json").read_text())
+    asked = " ".join(target["expr"] for panel in board["panels"] for target in panel["targets"])
+    asked += (ROOT / "examples" / "keda.yaml").read_text()
+    found = set(re.findall(r"\bacp_[a-z_]+\b", asked))
+    assert len(found) > 10
+    assert found <= known
