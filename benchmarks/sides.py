@@ -15,17 +15,31 @@ from governance.config import Settings
 
 
 class Side:
-    """Starts `workers` workers of `benchmarks.<module>`, one pool child each; ends every process by its own pid."""
+    """Starts `workers` workers of `benchmarks.<module>`; ends every process by its own pid.
+
+    Each has so many pool children, and each action waits for `body_s` seconds.
+    """
 
     def __init__(
-        self, name: str, module: str, folder: Path, *, broker_url: str, number: int, database_url: str, workers: int
+        self,
+        name: str,
+        module: str,
+        folder: Path,
+        *,
+        broker_url: str,
+        number: int,
+        database_url: str,
+        workers: int,
+        children: int = 1,
+        body_s: float = 0.0,
     ) -> None:
         self.name = name
         self.workers = workers
         self.folder = folder / f"side-{name}"
         self.folder.mkdir()
         self._environment = environment_of(self.folder, broker_url, number, database_url)
-        self._processes = [self._worker(module, number) for number in range(workers)]
+        self._environment["BENCHMARK_BODY_S"] = f"{body_s:g}"
+        self._processes = [self._worker(module, number, children) for number in range(workers)]
         with (self.folder / "producer.log").open("ab") as log:
             self._producer = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.producer", f"benchmarks.{module}"],
@@ -72,9 +86,9 @@ class Side:
             raise RuntimeError(f"{self.name}: {line}: {answer['problem']}\n{logs}")
         return answer
 
-    def _worker(self, module: str, number: int) -> Process:
+    def _worker(self, module: str, number: int, children: int) -> Process:
         argv = [sys.executable, "-m", "celery", "-A", f"benchmarks.{module}:app", "worker", "-l", "WARNING"]
-        argv += ["-c", "1", "-n", f"w{number}@{self.name}", "--without-gossip", "--without-mingle"]
+        argv += ["-c", str(children), "-n", f"w{number}@{self.name}", "--without-gossip", "--without-mingle"]
         # Process starts its program in the current folder; everything it needs is named by the environment.
         return Process(f"{self.name} worker", argv, self.folder / f"worker-{number}.log", self._environment)
 

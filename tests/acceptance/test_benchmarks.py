@@ -37,6 +37,15 @@ def test_governed_vs_raw(database: str) -> None:
         assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
 
 
+def test_scale_out() -> None:
+    smallest = ("--actions", "16", "--rounds", "1", "--children", "2", "--database", "sqlite", "--bodies", "waiting")
+    found = figures("scale_out", *smallest)
+    assert found["children"] == 2
+    assert found["waiting_ratio"] > 0
+    # Two slots, 200 ms each: no more than 10/s.
+    assert found["waiting_one_per_s"] <= 10
+
+
 def test_hot_budget() -> None:
     found = figures("hot_budget", "--clients", "8", "--holds", "80")
     assert found["clients"] == 8
