@@ -11,7 +11,7 @@ run: $(READY)
 	$(BIN)/acp run $(RUN_ARGS)
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: test
 

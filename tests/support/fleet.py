@@ -167,7 +167,8 @@ class Worker:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(timeout=30)
+        # A child whose last result nobody read any more waits 30 s for that before it ends: billiard's pool does.
+        return self.process.wait(timeout=60)
 
 
 def settled(shop: Shop) -> bool:

@@ -13,7 +13,7 @@ work: Any = idempotent_effect
 def step(cycle: Cycle) -> Any:
     """Asks for one action, and counts; a file named after a cycle has that one fail, once."""
     folder = cycle.state["folder"]
-    effect(folder, f"cycle {cycle.number}")
+    effect(folder, f"cycle-{cycle.number}")
     work.apply_async((folder,), command_id=cycle.command_id("work"), stream="work", ignore_result=True)
     wall = Path(folder) / f"fail-{cycle.number}"
     if wall.exists():

@@ -35,7 +35,7 @@ def begin(shop: Shop) -> None:
 
 
 def cycles(shop: Shop) -> list[int]:
-    return [int(line.split()[1]) for line in shop.effects() if line.startswith("cycle ")]
+    return [int(line.removeprefix("cycle-")) for line in shop.effects() if line.startswith("cycle-")]
 
 
 def over(shop: Shop) -> dict[str, object]:
