@@ -46,7 +46,7 @@ def show(window: str, stream: str | None) -> None:
     if found is None:
         click.echo("no hour has been rolled up yet: beat's job acp.scorecards does it soon after each full hour")
         return
-    _write(found)
+    write_trend(found)
 
 
 def sparkline(points: Sequence[int | None]) -> str:
@@ -60,7 +60,8 @@ def _height(point: int, highest: int) -> int:
     return max(1, round(point * (len(_BLOCKS) - 1) / highest)) if point else 0
 
 
-def _write(found: Trend) -> None:
+def write_trend(found: Trend) -> None:
+    """For people, to stdout."""
     whose = f"stream {found.stream}" if found.stream is not None else "all streams"
     bar = "an hour" if found.bar_hours == 1 else f"{found.bar_hours} hours"
     console = output.console()

@@ -19,6 +19,7 @@ from acp_tasks.agents.desk_loop import NAME
 from acp_tasks.agents.horizons import STREAM, Horizon, write_policy
 from acp_tasks.agents.loop import loops_of
 from acp_tasks.cli import output
+from acp_tasks.cli.scorecard import write_trend
 from acp_tasks.fleet.display import Display, Picture
 from acp_tasks.fleet.owner import let_owner_decide
 from acp_tasks.fleet.process import Stack
@@ -26,17 +27,23 @@ from acp_tasks.fleet.stack import Fleet, Plan
 from governance.clock import SystemClock
 from governance.core.actions import State
 from governance.core.instants import iso
+from governance.core.tickets import TicketState
+from governance.core.trends import Span
 from governance.errors import CasesInvalid
 from governance.operations import audit, checkpoints, drills, rotation
 from governance.operations.audit import Verification
 from governance.operations.context import Governance
-from governance.operations.reports import list_budgets
+from governance.operations.reports import list_budgets, list_tickets
+from governance.operations.rollups import Trend, trend
 from governance.operations.status import status
 from governance.policy_file import packaged_policy, read_policy
 
 _LOOK_EVERY_S: Final = 0.5
 _LISTED_MAX: Final = 10_000
-_WEEK_S: Final = 7 * 24 * 3600.0
+_DAY_S: Final = 24 * 3600
+_WEEK_S: Final = 7.0 * _DAY_S
+# Sealing, and two ticks of the job that rolls hours up.
+_SCORECARD_LATE_S: Final = 75.0
 # A drill takes some seconds, whatever the clock says.
 _DRILL_EVERY_S_MIN: Final = 60.0
 _UNDER_WAY: Final = (State.QUEUED, State.RUNNING, State.DEFERRED)
@@ -67,8 +74,10 @@ class Lived:
     checkpoints: int
     drills: Mapping[str, int]
     actions: Mapping[str, int]
+    timed_out: int
     effects: int
     audit: Verification
+    scorecard: Trend | None
     duration_s: float
     state_dir: Path
     problems: list[str] = field(default_factory=list)
@@ -89,7 +98,9 @@ class Lived:
             "checkpoints": self.checkpoints,
             "drills": dict(self.drills),
             "actions": dict(self.actions),
+            "timed_out": self.timed_out,
             "effects": self.effects,
+            "scorecard_until": output.when(self.scorecard.until_us) if self.scorecard is not None else None,
             "audit": {"ok": self.audit.ok, "events": self.audit.events, "accounts": self.audit.accounts},
             "duration_s": round(self.duration_s, 1),
             "state_dir": str(self.state_dir),
@@ -108,6 +119,7 @@ class Lived:
                 "checkpoints": str(self.checkpoints),
                 "drills": f"{passed} of {run} passed" if run else "none was due",
                 "actions": ", ".join(f"{count} {name}" for name, count in self.actions.items()),
+                "timed out": f"{self.timed_out} requests that nobody answered, each denied",
                 "effects": f"{self.effects}, each once for its command_id",
                 "ledger": f"{self.audit.accounts} accounts balanced" if self.audit.ok else "NOT balanced",
                 "trail": f"{self.audit.events} events verified" if self.audit.ok else "NOT verified",
@@ -115,6 +127,9 @@ class Lived:
                 "kept in": str(self.state_dir),
             }
         )
+        if self.scorecard is not None:
+            click.echo()
+            write_trend(self.scorecard)
 
     def write_problems(self) -> None:
         """What is not as it should be, to stderr, whatever the other output is."""
@@ -230,8 +245,10 @@ class Rehearsal:
                 "running": verdicts.count(None),
             },
             actions=status(self.gov, everything=False).actions,
+            timed_out=len(list_tickets(self.gov, state=TicketState.EXPIRED, limit=_LISTED_MAX)),
             effects=effects,
             audit=verified,
+            scorecard=trend(self.gov, Span(self.horizon.name), None),
             duration_s=duration_s,
             state_dir=self.fleet.plan.state_dir,
         )
@@ -264,5 +281,9 @@ def _problems(lived: Lived) -> list[str]:
         found.append(f"{lived.checkpoints} checkpoints, expected {horizon.cycles // horizon.checkpoint_every}")
     if lived.drills["failed"]:
         found.append(f"{lived.drills['failed']} drills failed: acp drill list")
+    if horizon.seconds >= _DAY_S:
+        behind = lived.scorecard.behind_hours if lived.scorecard is not None else None
+        if behind is None or behind > lived.compress * _SCORECARD_LATE_S / 3600 + 1:
+            found.append(f"scorecards are {behind if behind is not None else 'all'} hours behind: acp scorecard show")
     wrong = (State.FAILED, State.IN_DOUBT)
     return found + [f"{lived.actions[state]} actions are {state}" for state in wrong if lived.actions.get(state)]
