@@ -42,7 +42,7 @@ _SUMMARIES = {
     "checkpoints": "Restore points of the streams.",
     "db": "Bring the database to this release's schema.",
     "doctor": "Say what is ready, and what to do about the rest.",
-    "drill": "Exercise the kill switch and the approval chains.",
+    "drill": "Exercise the kill switch, the approval chains and recovery.",
     "events": "The audit trail.",
     "grants": "Standing approvals.",
     "metrics": "The fleet in numbers, also for Prometheus.",

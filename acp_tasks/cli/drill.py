@@ -19,7 +19,7 @@ from governance.operations.principals import require
 
 @click.group()
 def drill() -> None:
-    """Exercise the kill switch and the approval chains, on the live fleet and apart from its work."""
+    """Exercise the kill switch, the approval chains and recovery, on the live fleet and apart from its work."""
 
 
 @drill.command()
@@ -27,7 +27,8 @@ def drill() -> None:
 @click.option(
     "--threshold-ms",
     type=click.IntRange(1, THRESHOLD_MS_MAX),
-    help="How late a stop (2000) or a step of a request (10000) may be; a number replaces the one in brackets.",
+    help="How late a stop (2000), a step of a request (10000) or a second attempt (30000) may be; "
+    "a number replaces the one in brackets.",
 )
 @click.option(
     "--tickets",

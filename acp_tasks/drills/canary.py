@@ -1,5 +1,7 @@
-"""The governed tasks of drills. They touch nothing but the clock, end by themselves, and may run twice."""
+"""The governed tasks of drills. They touch nothing but the clock, or their own process, and end by themselves."""
 
+import os
+import signal
 import time
 from enum import StrEnum
 from typing import Final
@@ -8,7 +10,7 @@ from celery import Celery
 
 from acp_tasks import bootstrap
 from acp_tasks.run import current_run
-from governance.operations.drills import ASK, BYSTANDER, CANARY
+from governance.operations.drills import ASK, BYSTANDER, CANARY, FALL, FALL_ONCE
 
 #: The longest that any of them runs, in real seconds, when nobody stops it.
 LONGEST_S: Final = 60.0
@@ -27,12 +29,12 @@ def register_drills(app: Celery) -> None:
     # Imported here: GovernedTask itself installs what is in this file.
     from acp_tasks.governed import GovernedTask
 
-    for name, body in ((CANARY, canary), (BYSTANDER, bystander), (ASK, ask)):
+    for name, body in ((CANARY, canary), (BYSTANDER, bystander), (ASK, ask), (FALL, fall), (FALL_ONCE, fall)):
         app.task(
             name=name,
             base=GovernedTask,
             risk="low",
-            idempotent=True,
+            idempotent=name != FALL_ONCE,
             # Little, but something: a drill proves that what was held is freed.
             cost_usd="0.001",
             tokens=1,
@@ -66,3 +68,14 @@ def ask(number: int) -> int:
     """Asks a person, who is not to answer."""
     current_run().spend(cost_usd=0, tokens=0)
     return number
+
+
+def fall() -> None:
+    """Has the child that runs it killed, like the kernel does when memory is short; runs again to its end."""
+    run = current_run()
+    run.spend(cost_usd=0, tokens=0)
+    if run.attempt > 1:
+        return
+    if not bootstrap.is_pool_child():
+        raise RuntimeError("it does not run in a pool child, whose death its worker would survive")
+    os.kill(os.getpid(), signal.SIGKILL)

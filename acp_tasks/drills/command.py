@@ -48,7 +48,7 @@ def ask(app: Celery, node: str, kind: Kind) -> bool:
 
 @control_command(name=COMMAND, args=[("kind", str)], signature="<kind>")
 def acp_drill(state: Any, kind: str) -> dict[str, Any]:
-    """Conduct a drill: kill or approval-backlog."""
+    """Conduct a drill: kill, approval-backlog or recovery."""
     if bootstrap.worker_id() is None:
         return {"error": "this worker has no governed tasks"}
     if kind not in set(Kind):

@@ -7,6 +7,7 @@ from celery import Celery
 
 from acp_tasks.drills.backlog import TICKETS, drill_backlog
 from acp_tasks.drills.kill import START_S, Said, drill_kill
+from acp_tasks.drills.recovery import drill_recovery
 from governance.core.drills import DrillReport, EventRange, Findings, Kind, Step
 from governance.operations.context import Governance
 from governance.operations.drills import Drill, finish, start, trail
@@ -50,6 +51,8 @@ def _exercise(
             return drill_kill(app, gov, drill, said=said, start_s=start_s)
         case Kind.APPROVAL_BACKLOG:
             return drill_backlog(app, gov, drill, said=said, tickets=tickets)
+        case Kind.RECOVERY:
+            return drill_recovery(app, gov, drill, said=said)
         case _:
             assert_never(drill.kind)
 

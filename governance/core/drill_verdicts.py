@@ -7,7 +7,7 @@ from typing import Final
 
 from governance.core.actions import State
 from governance.core.approvals import Chain
-from governance.core.drills import BacklogPlan, Figure, Findings, KillPlan, Placed, Step, Trail
+from governance.core.drills import BacklogPlan, Figure, Findings, KillPlan, Placed, RecoveryPlan, Step, Trail
 from governance.core.events import StoredEvent
 
 _NAMED_MAX: Final = 5
@@ -68,6 +68,26 @@ def judge_backlog(plan: BacklogPlan, trail: Trail, threshold_ms: int) -> Finding
             Figure("escalation after it was due, p99", percentile(up_ms, 0.99), "ms"),
             Figure("denials", len(denied_ms), "requests"),
             Figure("denial after it was due, p99", percentile(denied_ms, 0.99), "ms"),
+        ),
+    )
+
+
+def judge_recovery(plan: RecoveryPlan, trail: Trail, threshold_ms: int) -> Findings:
+    """What the session of a recovery drill proves: two attempts vanished with their child, and what became of them."""
+    found_ms = [ms for one in (plan.repeatable, plan.unrepeatable) if one and (ms := _found_ms(trail, one)) is not None]
+    again_ms = _again_ms(trail, plan.repeatable)
+    return Findings(
+        steps=(
+            _children_found(plan, found_ms),
+            _ran_again(trail, plan.repeatable, again_ms, threshold_ms),
+            _asked_a_person(trail, plan.unrepeatable),
+            _holds_freed((trail,), some=True),
+            _trail_holds((trail,)),
+        ),
+        figures=(
+            Figure("children lost and found", len(found_ms), "children"),
+            Figure("found after, at most", max(found_ms, default=None), "ms"),
+            Figure("at work again after", again_ms, "ms"),
         ),
     )
 
@@ -180,6 +200,49 @@ def _escalations_ms(trail: Trail, action_id: str, chain: Chain) -> Iterator[floa
 def _denial_ms(trail: Trail, action_id: str, chain: Chain) -> float | None:
     asked, denied = trail.first("action.submitted", action_id), trail.first("action.denied", action_id)
     return trail.ms(asked.at_us + chain.timeout_us, denied.at_us) if asked is not None and denied is not None else None
+
+
+def _attempts(trail: Trail, action_id: str | None) -> list[StoredEvent]:
+    return [event for event in trail.events if event.kind == "action.admitted" and event.action_id == action_id]
+
+
+def _found_ms(trail: Trail, action_id: str) -> float | None:
+    """How long after its first attempt began it was given up, in the child that it was placed in."""
+    attempts, reclaimed = _attempts(trail, action_id), trail.first("action.reclaimed", action_id)
+    if not attempts or reclaimed is None or reclaimed.attempt != attempts[0].attempt:
+        return None
+    return trail.ms(attempts[0].at_us, reclaimed.at_us)
+
+
+def _again_ms(trail: Trail, action_id: str | None) -> float | None:
+    attempts = _attempts(trail, action_id)
+    return trail.ms(attempts[0].at_us, attempts[1].at_us) if len(attempts) > 1 else None
+
+
+def _children_found(plan: RecoveryPlan, found_ms: Sequence[float]) -> Step:
+    name = "two children were killed, and it was found"
+    if plan.worker_id is None:
+        return Step(name, False, plan.problem)
+    return Step(name, len(found_ms) == 2, f"{len(found_ms)} of 2 vanished attempts were found on {plan.worker_id}")
+
+
+def _ran_again(trail: Trail, action_id: str | None, again_ms: float | None, threshold_ms: int) -> Step:
+    name = "what may run twice ran again in time"
+    if again_ms is None:
+        return Step(name, False, "there was no second attempt: does beat run, and a worker for its jobs?")
+    attempts, end = _attempts(trail, action_id), trail.end(action_id or "")
+    detail = f"the second attempt began {again_ms:.0f} ms after the first, at most {threshold_ms} ms"
+    if len(attempts) != 2 or _state_after(end) is not State.SUCCEEDED:
+        return Step(name, False, f"{len(attempts)} attempts, and it is {_state_after(end)}")
+    return Step(name, again_ms <= threshold_ms, detail)
+
+
+def _asked_a_person(trail: Trail, action_id: str | None) -> Step:
+    name = "what must not run twice came into doubt"
+    reclaimed = trail.first("action.reclaimed", action_id) if action_id is not None else None
+    attempts = len(_attempts(trail, action_id))
+    passed = attempts == 1 and _state_after(reclaimed) is State.IN_DOUBT
+    return Step(name, passed, f"{attempts} attempts, then {_state_after(reclaimed) or 'nothing'}")
 
 
 def _enough(name: str, found: int, wanted: int, what: str) -> Step:

@@ -20,11 +20,13 @@ from governance.core.events import StoredEvent
 class Kind(StrEnum):
     KILL = "kill"
     APPROVAL_BACKLOG = "approval-backlog"
+    RECOVERY = "recovery"
 
 
 #: What a figure is measured against, in real milliseconds: from the engagement to the end of the slowest canary but
-#: one in a hundred; from the moment a step of a request is due to the step (the escalation sweep's 5 s and as much).
-THRESHOLD_MS: Final[Mapping[Kind, int]] = {Kind.KILL: 2000, Kind.APPROVAL_BACKLOG: 10_000}
+#: one in a hundred; from the moment a step of a request is due to the step (the escalation sweep's 5 s and as much);
+#: from the start of an attempt whose child is killed at once to the next attempt.
+THRESHOLD_MS: Final[Mapping[Kind, int]] = {Kind.KILL: 2000, Kind.APPROVAL_BACKLOG: 10_000, Kind.RECOVERY: 30_000}
 #: What waits longer is given up before it is judged.
 THRESHOLD_MS_MAX: Final = 300_000
 
@@ -169,3 +171,16 @@ class BacklogPlan:
     wanted: int
     tickets: tuple[str, ...]
     chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPlan:
+    """What the recovery drill sent, each to lose the child that runs it: one that runs again, one that must not.
+
+    `worker_id` is where; None with a `problem` when no child could be killed.
+    """
+
+    worker_id: str | None
+    problem: str
+    repeatable: str | None
+    unrepeatable: str | None

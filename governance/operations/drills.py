@@ -41,6 +41,8 @@ from governance.store import sessions as store_sessions
 CANARY: Final = "acp.drill.canary"
 BYSTANDER: Final = "acp.drill.bystander"
 ASK: Final = "acp.drill.ask"
+FALL: Final = "acp.drill.fall"
+FALL_ONCE: Final = "acp.drill.fall_once"
 #: In whose name a drill engages and releases its switch; whoever started it is in its row and its first event.
 DRILL: Final = Principal("drill", frozenset({OPERATOR}))
 #: A drill that has not finished by then never will: its process is gone.

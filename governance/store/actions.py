@@ -234,8 +234,11 @@ def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
 
 
 def in_doubt(store: Store, *, limit: int, without_ticket: bool = False) -> list[ActionRow]:
-    """Actions in doubt, the oldest first; `without_ticket`: of those that nobody has been asked about."""
-    asked = "NOT EXISTS (SELECT 1 FROM alerts t WHERE t.id = 'in-doubt:' || a.id || ':' || a.attempt)"
+    """Actions in doubt, the oldest first; `without_ticket`: of those that nobody has been asked about.
+
+    Nobody is asked about a drill's: it resolves its own.
+    """
+    asked = "a.name NOT LIKE 'acp.drill.%' AND NOT EXISTS (SELECT 1 FROM alerts t WHERE t.id = 'in-doubt:' || a.id || ':' || a.attempt)"
     return _listed(
         store,
         f"""a.delivered_us IS NULL AND a.state = 'in_doubt' AND {asked if without_ticket else "1 = 1"}
