@@ -25,9 +25,10 @@ from benchmarks.life import Life, make_submission, percentile
 from benchmarks.servers import servers
 from governance.core.actions import State
 from governance.core.changes import ActionRef, Author
+from governance.core.endings import closing_payload, succeeded
 from governance.core.ledger import Hold, Unit, Usage, settle
 from governance.core.sessions import account_id
-from governance.core.transitions import admitted, closing_payload, succeeded
+from governance.core.transitions import admitted
 from governance.operations.sessions import in_force
 from governance.operations.submit import submit
 from governance.store import schema

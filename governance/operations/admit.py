@@ -8,13 +8,14 @@ from typing import TypeAlias, assert_never
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
+from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
 from governance.core.ledger import Account, Hold, estimate
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import Board, stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, cancelled, deferred, denied, parked
+from governance.core.transitions import admitted, deferred, denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.context import Governance
 from governance.operations.grants import find_grant

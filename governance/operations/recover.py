@@ -12,9 +12,10 @@ from functools import partial
 
 from governance.core.actions import State
 from governance.core.changes import Author
+from governance.core.endings import cancelled, closing_payload, reclaimed
 from governance.core.ledger import expire
 from governance.core.switches import Switch
-from governance.core.transitions import cancelled, closing_payload, denied, reclaimed
+from governance.core.transitions import denied
 from governance.operations.context import Governance
 from governance.operations.switches import killing
 from governance.store import actions, workers

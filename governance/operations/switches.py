@@ -12,11 +12,12 @@ from sqlalchemy import RowMapping
 
 from governance.core.actions import State
 from governance.core.changes import Author, Change
+from governance.core.endings import cancelled
 from governance.core.events import Event
 from governance.core.principals import Principal
 from governance.core.switches import EVERYTHING, Board, Mode, Scope, Subject, Switch, stopping
 from governance.core.tickets import MoveTicket, TicketState
-from governance.core.transitions import cancelled, released
+from governance.core.transitions import released
 from governance.errors import InvalidOption, NotFound, StateConflict
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
