@@ -102,7 +102,7 @@ def _record(life: Life, holds: int) -> tuple[str, list[str]]:
     """Submits one action and copies its row, so that every client has actions of its own."""
     first = make_submission(0)
     submit(life.gov, first)
-    columns = ", ".join(f'"{c.name}"' for c in schema.actions.columns if c.name not in ("id", "command_id"))
+    columns = ", ".join(f'"{c.name}"' for c in schema.work.actions.columns if c.name not in ("id", "command_id"))
     life.gov.store.run(
         f"""INSERT INTO actions (id, command_id, {columns})
             SELECT id || '-' || n, id || '-' || n, {columns} FROM actions, generate_series(1, :holds) AS n""",

@@ -115,10 +115,12 @@ def _record(gov: Governance, state: State, count: int, *, worker: str = "", of: 
     ids = ("id", "command_id", "correlation_id", "ticket_id")
     changed = {**dict.fromkeys(ids, copied), "created_us": "{column} + n", **leased}
     copies = count - 1
-    copy(gov, schema.actions, "id = :action", copies, changed, values)
-    copy(gov, schema.tickets, "action_id = :action", copies, dict.fromkeys(("id", "action_id"), copied), values)
-    copy(gov, schema.entries, "action_id = :action", copies, {"action_id": copied}, values)
-    copy(gov, schema.events, "action_id = :action", copies, {"action_id": copied}, values)
+    copy(gov, schema.work.actions, "id = :action", copies, changed, values)
+    copy(
+        gov, schema.decisions.tickets, "action_id = :action", copies, dict.fromkeys(("id", "action_id"), copied), values
+    )
+    copy(gov, schema.ledger.entries, "action_id = :action", copies, {"action_id": copied}, values)
+    copy(gov, schema.trail.events, "action_id = :action", copies, {"action_id": copied}, values)
     gov.store.run(
         """UPDATE accounts SET held = held + :copies * (SELECT e.held_delta FROM entries e
                 WHERE e.action_id = :action AND e.account_id = accounts.id)

@@ -13,7 +13,8 @@ from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
 from governance.store.engine import Reader, Store
 from governance.store.epochs import EPOCH
-from governance.store.schema import actions, entries
+from governance.store.schema.ledger import entries
+from governance.store.schema.work import actions
 
 
 @dataclass(frozen=True, slots=True)
