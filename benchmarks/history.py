@@ -20,7 +20,8 @@ from benchmarks.servers import DATABASES, servers
 from governance.core.actions import Lease
 from governance.core.instants import SECOND_US
 from governance.operations import audit, drill_schedule, escalate, notify, recover, relay, retention, switches
-from governance.operations.admit import Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admitted
 from governance.operations.context import Governance
 from governance.operations.finish import Settled, finish
 from governance.operations.running import emit

@@ -22,7 +22,8 @@ from governance.core.actions import Lease, State, Submission
 from governance.core.instants import SECOND_US
 from governance.core.policy import Risk
 from governance.operations import audit, recover, relay
-from governance.operations.admit import Admission, Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admission, Admitted
 from governance.operations.context import Governance
 from governance.operations.finish import finish
 from governance.operations.submit import submit

@@ -19,7 +19,7 @@ from governance.core.principals import Principal
 from governance.core.switches import Scope
 from governance.errors import InvalidOption, NotAllowed, StateConflict
 from governance.operations import decide, grants, heartbeat, relay, switches
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from governance.operations.commanded import Decided
 from governance.operations.decide import EditedArguments, GrantTerms
 from governance.operations.finish import AskedToRetry, Fenced, Outcome, Raised, Settled, Stopped, Succeeded, give_back

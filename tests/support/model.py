@@ -10,7 +10,7 @@ from typing import Final
 from governance.core.actions import Submission
 from governance.core.instants import SECOND_US, iso
 from governance.core.policy import Risk
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 
 POLICY: Final = """
 version: 1
