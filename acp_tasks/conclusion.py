@@ -14,7 +14,8 @@ from governance.core.instants import iso
 from governance.errors import ActionCancelled, ActionDenied, ActionFailed
 from governance.faults import point
 from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort, StoreAway
-from governance.operations.admit import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked, ended
+from governance.operations.admit import ended
+from governance.operations.answers import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry
 from governance.operations.relay import Outgoing, not_published, tell_again
 

@@ -19,6 +19,7 @@ from celery.result import AsyncResult
 from acp_tasks import bootstrap
 from acp_tasks.body import run_body
 from acp_tasks.conclusion import conclude, echo, told_again
+from acp_tasks.header import asked_of, header_of, surrounding_header
 from acp_tasks.heart import keep_alive
 from acp_tasks.install import install
 from acp_tasks.message import arguments_json, digest
@@ -26,12 +27,13 @@ from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
-from acp_tasks.terms import CALL_OPTIONS, Terms, read_terms, resource_of, take_asked
+from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoppedShort, StoreAway
-from governance.operations.admit import Arrival, Dropped, NotSubmitted, ended
+from governance.operations.admit import Arrival, ended
+from governance.operations.answers import Dropped, NotSubmitted
 from governance.operations.relay import not_published
 from governance.operations.submit import Repeated, submit
 
@@ -102,7 +104,7 @@ class GovernedTask(Task[Any, Any]):
         run = find_run()
         if run is not None and task_id == run.action_id:
             return self._next_attempt(run, args, kwargs, options)
-        asked = take_asked(options).inheriting(_surrounding_header(run))
+        asked = take_asked(options).inheriting(surrounding_header(run))
         if self.typing and hasattr(self, "__header__"):
             self.__header__(*args, **kwargs)
         if options.get("serializer") not in (None, "json"):
@@ -173,13 +175,13 @@ class GovernedTask(Task[Any, Any]):
         return self._from_message(request, request.id, args, kwargs)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        header = _header_of(request)
+        header = header_of(request)
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         if isinstance(outcome, NotSubmitted):
             # Nobody submitted this message, so it is submitted here; what its header asks for is checked like a call.
             options = options_of(request)
-            asked = take_asked(_asked_of(header))
+            asked = take_asked(asked_of(header))
             try:
                 submitted = submit(
                     call.gov, make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
@@ -198,8 +200,8 @@ class GovernedTask(Task[Any, Any]):
         keep_alive()
         parts = bootstrap.parts()
         options: dict[str, Any] = {}
-        own = _header_of(self.request) if self.request.is_eager else {}
-        asked = take_asked(_asked_of(own)).inheriting(_surrounding_header(run))
+        own = header_of(self.request) if self.request.is_eager else {}
+        asked = take_asked(asked_of(own)).inheriting(surrounding_header(run))
         submission = make_submission(self, parts, action_id, args, kwargs, asked, options, can_wait=False)
         submitted = submit(parts.gov, submission)
         if isinstance(submitted, Repeated):
@@ -278,22 +280,6 @@ def _signature_of(task: type[GovernedTask]) -> inspect.Signature:
     return signature.replace(parameters=list(signature.parameters.values())[1:])
 
 
-def _surrounding_header(run: Run | None) -> Mapping[str, Any] | None:
-    """The header of the action this call is made in: of its body, or of the task whose chain or chord goes on."""
-    if run is not None:
-        return run.header
-    task = current_task
-    return _header_of(task.request) if task and not task.request.called_directly else None
-
-
-def _header_of(request: Any) -> Mapping[str, Any]:
-    """The header `acp` of a message. Raises InvalidOption when somebody put something else there."""
-    header = request.get("acp") or (request.headers or {}).get("acp") or {}
-    if not isinstance(header, Mapping):
-        raise InvalidOption("header acp", header, "a dict of governance options")
-    return header
-
-
 def _direct_id(run: Run | None) -> str:
     """A new id, but for the items of a map, starmap or chunk: theirs are the same when its message comes again."""
     task = current_task
@@ -302,9 +288,3 @@ def _direct_id(run: Run | None) -> str:
     number = task.request.get("acp_items", 0)
     task.request.update(acp_items=number + 1)
     return str(uuid5(NAMESPACE_OID, f"{task.request.id}/{number}"))
-
-
-def _asked_of(header: Mapping[str, Any]) -> dict[str, Any]:
-    """The governance options that a message brings in its header `acp`."""
-    identity = {name: header[name] for name in ("user", "team", "org") if header.get(name)}
-    return {**{name: header.get(name) for name in CALL_OPTIONS}, "identity": header.get("identity") or identity}

@@ -118,7 +118,7 @@ def _record(gov: Governance, first: str, parked: int) -> None:
     ticket = str(gov.store.read("SELECT ticket_id FROM actions WHERE id = :id", {"id": first})[0][0])
     copies: tuple[tuple[Any, str, str, dict[str, str]], ...] = (
         (
-            schema.actions,
+            schema.work.actions,
             "id",
             first,
             {
@@ -128,7 +128,7 @@ def _record(gov: Governance, first: str, parked: int) -> None:
             },
         ),
         (
-            schema.tickets,
+            schema.decisions.tickets,
             "id",
             ticket,
             {
@@ -136,7 +136,7 @@ def _record(gov: Governance, first: str, parked: int) -> None:
                 **dict.fromkeys(("requested_us", "due_us", "expires_us"), "{column} + n"),
             },
         ),
-        (schema.events, "action_id", first, {"action_id": "{column} || '-' || n"}),
+        (schema.trail.events, "action_id", first, {"action_id": "{column} || '-' || n"}),
     )
     for table, key, template, changed in copies:
         copy(gov, table, f"{key} = :template", parked - 1, changed, {"template": template})

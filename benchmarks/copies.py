@@ -11,7 +11,7 @@ from governance.store import schema
 from governance.store.engine import rows
 
 _INSERTED_AT_ONCE = 20_000
-_NUMBERED = (schema.events, schema.entries)
+_NUMBERED = (schema.trail.events, schema.ledger.entries)
 _COPY = """INSERT INTO {table} ({columns}) WITH RECURSIVE copies(n) AS
     (SELECT CAST(:first AS bigint) UNION ALL SELECT n + 1 FROM copies WHERE n < :last)
     SELECT {values} FROM {table}, copies WHERE {key}"""

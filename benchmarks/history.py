@@ -20,7 +20,8 @@ from benchmarks.servers import DATABASES, servers
 from governance.core.actions import Lease
 from governance.core.instants import SECOND_US
 from governance.operations import audit, drill_schedule, escalate, notify, recover, relay, retention, switches
-from governance.operations.admit import Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admitted
 from governance.operations.context import Governance
 from governance.operations.finish import Settled, finish
 from governance.operations.running import emit
@@ -68,15 +69,15 @@ def _record(gov: Governance, count: int) -> int:
     window = dict.fromkeys(("window_start_us", "window_end_us"), f"{{column}} - (n + 1) * {_DAY_US}")
     times = ("created_us", "published_us", "started_us", "finished_us", "delivered_us")
     for table, key, wanted, changed in (
-        (schema.sessions, "id = :session", _SESSIONS, {"id": renamed % "n", **window}),
+        (schema.work.sessions, "id = :session", _SESSIONS, {"id": renamed % "n", **window}),
         (
-            schema.accounts,
+            schema.ledger.accounts,
             "scope_id = :session",
             _SESSIONS,
             {"id": renamed % "n", "scope_id": renamed % "n", **window},
         ),
         (
-            schema.actions,
+            schema.work.actions,
             "id = :action",
             count,
             {
@@ -86,13 +87,13 @@ def _record(gov: Governance, count: int) -> int:
             },
         ),
         (
-            schema.entries,
+            schema.ledger.entries,
             "action_id = :action",
             count,
             {"account_id": renamed % session, "action_id": copied, "at_us": long_ago},
         ),
         (
-            schema.events,
+            schema.trail.events,
             "action_id = :action",
             count,
             {

@@ -25,9 +25,10 @@ from benchmarks.life import Life, make_submission, percentile
 from benchmarks.servers import servers
 from governance.core.actions import State
 from governance.core.changes import ActionRef, Author
+from governance.core.endings import closing_payload, succeeded
 from governance.core.ledger import Hold, Unit, Usage, settle
 from governance.core.sessions import account_id
-from governance.core.transitions import admitted, closing_payload, succeeded
+from governance.core.transitions import admitted
 from governance.operations.sessions import in_force
 from governance.operations.submit import submit
 from governance.store import schema
@@ -101,7 +102,7 @@ def _record(life: Life, holds: int) -> tuple[str, list[str]]:
     """Submits one action and copies its row, so that every client has actions of its own."""
     first = make_submission(0)
     submit(life.gov, first)
-    columns = ", ".join(f'"{c.name}"' for c in schema.actions.columns if c.name not in ("id", "command_id"))
+    columns = ", ".join(f'"{c.name}"' for c in schema.work.actions.columns if c.name not in ("id", "command_id"))
     life.gov.store.run(
         f"""INSERT INTO actions (id, command_id, {columns})
             SELECT id || '-' || n, id || '-' || n, {columns} FROM actions, generate_series(1, :holds) AS n""",

@@ -13,7 +13,8 @@ from governance.clock import SystemClock
 from governance.core.actions import Lease, Submission
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
-from governance.operations.admit import Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admitted
 from governance.operations.context import Governance
 from governance.operations.finish import Finish, Settled, Succeeded, finish
 from governance.operations.submit import Recorded, submit

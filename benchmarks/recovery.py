@@ -22,7 +22,8 @@ from governance.core.actions import Lease, State, Submission
 from governance.core.instants import SECOND_US
 from governance.core.policy import Risk
 from governance.operations import audit, recover, relay
-from governance.operations.admit import Admission, Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admission, Admitted
 from governance.operations.context import Governance
 from governance.operations.finish import finish
 from governance.operations.submit import submit
@@ -115,10 +116,12 @@ def _record(gov: Governance, state: State, count: int, *, worker: str = "", of: 
     ids = ("id", "command_id", "correlation_id", "ticket_id")
     changed = {**dict.fromkeys(ids, copied), "created_us": "{column} + n", **leased}
     copies = count - 1
-    copy(gov, schema.actions, "id = :action", copies, changed, values)
-    copy(gov, schema.tickets, "action_id = :action", copies, dict.fromkeys(("id", "action_id"), copied), values)
-    copy(gov, schema.entries, "action_id = :action", copies, {"action_id": copied}, values)
-    copy(gov, schema.events, "action_id = :action", copies, {"action_id": copied}, values)
+    copy(gov, schema.work.actions, "id = :action", copies, changed, values)
+    copy(
+        gov, schema.decisions.tickets, "action_id = :action", copies, dict.fromkeys(("id", "action_id"), copied), values
+    )
+    copy(gov, schema.ledger.entries, "action_id = :action", copies, {"action_id": copied}, values)
+    copy(gov, schema.trail.events, "action_id = :action", copies, {"action_id": copied}, values)
     gov.store.run(
         """UPDATE accounts SET held = held + :copies * (SELECT e.held_delta FROM entries e
                 WHERE e.action_id = :action AND e.account_id = accounts.id)

@@ -1,5 +1,6 @@
 """A change: everything one transition of an action writes, decided beforehand and applied in one transaction or not
-at all. `governance.core.transitions` has its constructors, the store one guarded statement for all.
+at all. `governance.core.transitions` and `governance.core.endings` have its constructors, the store one guarded
+statement for all.
 """
 
 from collections.abc import Mapping
@@ -51,3 +52,26 @@ class Author:
 
     actor: str
     at_us: int
+
+
+def event_of(
+    kind: str,
+    ref: ActionRef,
+    by: Author,
+    state: State,
+    payload: Mapping[str, object],
+    *,
+    session_id: str | None = None,
+    attempt: int | None = None,
+) -> Event:
+    """What the trail says of a transition: the action's state is `state` after it."""
+    return Event(
+        session_id=session_id or ref.session_id,
+        kind=kind,
+        actor=by.actor,
+        at_us=by.at_us,
+        action_id=ref.id,
+        attempt=ref.attempt if attempt is None else attempt,
+        state=state,
+        payload=payload,
+    )

@@ -7,7 +7,8 @@ import structlog
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.middleware.call import Call, Outcome, StoreAway
 from governance.middleware.insistence import insist
-from governance.operations.admit import Admitted, admit
+from governance.operations.admit import admit
+from governance.operations.answers import Admitted
 from governance.operations.finish import give_back
 
 log = structlog.get_logger(__name__)

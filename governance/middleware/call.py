@@ -6,17 +6,8 @@ from typing import TypeAlias
 from governance.core.actions import Lease
 from governance.core.ledger import Usage
 from governance.middleware.spool import Spool
-from governance.operations.admit import (
-    Admitted,
-    Arrival,
-    Cancelled,
-    Deferred,
-    Denied,
-    Dropped,
-    Ended,
-    NotSubmitted,
-    Parked,
-)
+from governance.operations.admit import Arrival
+from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.context import Governance
 from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
 

@@ -3,19 +3,31 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import assert_never
 
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
+from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
-from governance.core.ledger import Account, Hold, estimate
+from governance.core.ledger import Account, estimate
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import Board, stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, cancelled, deferred, denied, parked
+from governance.core.transitions import admitted, deferred, denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
+from governance.operations.answers import (
+    Admission,
+    Admitted,
+    Cancelled,
+    Deferred,
+    Denied,
+    Dropped,
+    Ended,
+    NotSubmitted,
+    Parked,
+)
 from governance.operations.context import Governance
 from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
@@ -45,75 +57,6 @@ class Arrival:
     redelivered: bool
     can_wait: bool = True
     resource: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """The attempt may run; its holds are taken. `action` is the row as it was before."""
-
-    action: ActionRow
-    ref: ActionRef
-    holds: tuple[Hold, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Parked:
-    """Waits for a person; a decision publishes its message again."""
-
-    action_id: str
-    rule: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """Waits for its time or, paused, for the release of a switch."""
-
-    action_id: str
-    until_us: int
-    reason: str
-    paused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Denied:
-    action_id: str
-    rule: str
-    reason: str
-    guidance: str | None
-    suggest: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """A kill switch ended it before it ran, or while it did."""
-
-    action_id: str
-    rule: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The action ended, and this message is what tells Celery."""
-
-    action: ActionRow
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """Nothing to do for this message: the action runs elsewhere, has ended, or is not due."""
-
-    action_id: str
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class NotSubmitted:
-    """Nobody submitted it: it has to be submitted first."""
-
-
-Admission: TypeAlias = Admitted | Parked | Deferred | Denied | Cancelled | Ended | Dropped | NotSubmitted
 
 
 def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:

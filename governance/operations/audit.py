@@ -16,7 +16,7 @@ from governance.core.audit import (
 from governance.core.events import StoredEvent
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import actions, events, ledger, retention
+from governance.store import action_reports, events, ledger, retention
 from governance.store import sessions as store_sessions
 from governance.store.engine import Reader
 
@@ -121,7 +121,7 @@ def _verified(reader: Reader) -> Verification:
         f"action {action_id}: attempt {attempt} holds {account} and does not run"
         for action_id, attempt, account in ledger.orphan_holds(reader)
     ]
-    if unheard := actions.without_trail(reader):
+    if unheard := action_reports.without_trail(reader):
         problems.append(f"{unheard} actions have no event at all")
     if len(problems) > _PROBLEMS_MAX:
         problems[_PROBLEMS_MAX:] = [f"and {len(problems) - _PROBLEMS_MAX} more"]

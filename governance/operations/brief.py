@@ -25,7 +25,7 @@ from governance.core.ledger import Unit, estimate
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import actions, events, ledger, sessions, tickets
+from governance.store import action_reports, events, ledger, sessions, tickets
 
 _RECENT = 5
 # An admission is still to come: what it would hold is not in the budgets yet.
@@ -141,7 +141,7 @@ def _effect(account: RowMapping, amount: int) -> BudgetEffect:
 def _recent(gov: Governance, row: RowMapping) -> tuple[RecentAction, ...]:
     if row["agent_id"] is None:
         return ()
-    found = actions.of_agent(gov.store, row["agent_id"], except_id=row["action_id"], limit=_RECENT)
+    found = action_reports.of_agent(gov.store, row["agent_id"], except_id=row["action_id"], limit=_RECENT)
     return tuple(RecentAction(a["id"], a["name"], State(a["state"]), a["resource"], a["created_us"]) for a in found)
 
 

@@ -6,33 +6,30 @@ The caller publishes what was released or denied afterwards; the relay does it i
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import Connection, RowMapping
+from sqlalchemy import Connection
 
 from governance.core.actions import State
-from governance.core.approvals import Chain, Vote, parse_chain, parse_votes, votes_text
-from governance.core.changes import Author, Change
+from governance.core.approvals import Vote, parse_votes, votes_text
+from governance.core.changes import Change
 from governance.core.digest import storable
 from governance.core.events import Event
 from governance.core.grants import OpenGrant
 from governance.core.instants import SECOND_US, iso
-from governance.core.policy import Risk
 from governance.core.principals import Principal
-from governance.core.tickets import MoveTicket, TicketState
+from governance.core.tickets import TicketState
 from governance.core.transitions import Edit, asked_on, denied, released
 from governance.core.windows import DAY_US
-from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
+from governance.errors import InvalidOption
 from governance.operations.commanded import Decided, commanded, earlier, fingerprint
 from governance.operations.context import Governance
+from governance.operations.requests import Asked, check_seen, find_asked
 from governance.operations.sessions import in_force
-from governance.store import actions, events, grants, tickets
-from governance.store.actions import ActionRow
+from governance.store import grants
 from governance.store.events import append_in
 
 _EXTENSION_US_MAX = 366 * DAY_US
 _DIGEST_LENGTH_MIN = 8
-_RISKY = (Risk.HIGH, Risk.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +50,6 @@ class EditedArguments:
     message: str
     digest: str
     resource: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A pending request with its action, and the person who decides."""
-
-    ticket: RowMapping
-    action: ActionRow
-    chain: Chain
-    by: Principal
-    reason: str | None
-    now_us: int
-
-    def move(self, after: TicketState, **changed: Any) -> MoveTicket:
-        ticket = self.ticket
-        decided = after is not TicketState.PENDING
-        return MoveTicket(
-            ticket["id"],
-            ticket["step"],
-            TicketState.PENDING,
-            after,
-            self.now_us,
-            self.by.actor if decided else None,
-            self.reason if decided else None,
-            **changed,
-        )
-
-    @property
-    def author(self) -> Author:
-        return Author(self.by.actor, self.now_us)
 
 
 def approve(
@@ -132,9 +99,9 @@ def approve_all(
         raise InvalidOption("edit", f"{len(refs)} tickets", "one ticket: other arguments are approved one by one")
     if grant is not None:
         _check_terms(grant, gov.clock.now_us())
-    asked = [_asked(gov, ref, by, reason, "approved") for ref in refs]
+    asked = [find_asked(gov, ref, by, reason, "approved") for ref in refs]
     for one in asked if edit is None else ():
-        _check_seen(gov, one, seen)
+        check_seen(gov, one, seen)
     changes, decided, opened = [], [], []
     for one in asked:
         change, votes_missing = _approval(one, edit)
@@ -169,7 +136,7 @@ def deny_all(
         return first
     if not reason.strip():
         raise InvalidOption("reason", reason, "a sentence for whoever asked for the action")
-    asked = [_asked(gov, ref, by, reason, "denied") for ref in refs]
+    asked = [find_asked(gov, ref, by, reason, "denied") for ref in refs]
     changes = [
         denied(
             one.action.ref,
@@ -197,7 +164,7 @@ def extend(
         raise InvalidOption("by", seconds, "more than 0 and at most 366 days")
     if not reason.strip():
         raise InvalidOption("reason", reason, "a sentence for the trail")
-    one = _asked(gov, ref, by, storable(reason), "extended")
+    one = find_asked(gov, ref, by, storable(reason), "extended")
     due_us, expires_us = one.ticket["due_us"] + more_us, one.ticket["expires_us"] + more_us
     change = asked_on(
         one.action.ref,
@@ -209,58 +176,7 @@ def extend(
     return commanded(gov, [change], [Decided(one.action.ref.id, State.PARKED)], "extend", command_id, digest)[0]
 
 
-def _asked(gov: Governance, ref: str, by: Principal, reason: str | None, wanted: str) -> _Asked:
-    """The request behind `ref`, if it is pending, in time, and `by` may decide it."""
-    ticket = tickets.find(gov.store, ref)
-    if ticket is None:
-        raise NotFound("ticket", ref, "acp approvals list shows the open ones")
-    now_us = gov.clock.now_us()
-    if ticket["state"] == TicketState.EXPIRED:
-        why = f"nobody answered until {iso(ticket['expires_us'])}, so it was denied; the caller can ask again"
-        raise StateConflict("ticket", ticket["id"], "expired", wanted, why)
-    if ticket["state"] != TicketState.PENDING:
-        raise StateConflict("ticket", ticket["id"], ticket["state"], wanted, "a decision is made once")
-    if ticket["expires_us"] <= now_us:
-        raise StateConflict("ticket", ticket["id"], "overdue", wanted, "nobody answered in time, so it is denied")
-    chain = parse_chain(ticket["chain"])
-    roles = chain.roles_at(ticket["level"])
-    if not by.may_approve(roles):
-        needed = " or ".join(f"approver:{role}" for role in roles) or "approver"
-        raise NotAllowed(by.name, f"decide ticket {ticket['id']}, which asks for {needed}", sorted(by.roles))
-    if wanted == "approved":
-        _check_approver(ticket, chain, by, reason)
-    action = actions.find(gov.store, ticket["action_id"])
-    assert action is not None, "a ticket's action is never deleted while it is pending"
-    return _Asked(ticket, action, chain, by, reason, now_us)
-
-
-def _check_approver(ticket: RowMapping, chain: Chain, by: Principal, reason: str | None) -> None:
-    if not chain.requester_may_approve and _is_one_of(by.name, ticket["user"], ticket["agent_id"]):
-        raise NotAllowed(by.name, f"approve ticket {ticket['id']}, which they asked for themselves", sorted(by.roles))
-    if any(vote.by == by.name for vote in parse_votes(ticket["votes"])):
-        why = f"{chain.approvals} different people have to approve"
-        raise StateConflict("ticket", ticket["id"], f"approved by {by.name} already", "approved again", why)
-    if ticket["risk"] in _RISKY and not (reason and reason.strip()):
-        raise InvalidOption("reason", reason, f"a sentence: a decision on {ticket['risk']} risk says why")
-
-
-def _check_seen(gov: Governance, one: _Asked, seen: str | None) -> None:
-    """Nobody approves arguments that were put in place of those they have looked at."""
-    current = one.action.digest
-    if seen is not None and not current.startswith(seen):
-        why = "look again: acp approvals show prints the arguments and their digest"
-        raise StateConflict("ticket", one.ticket["id"], f"about other arguments ({current[:12]})", "approved", why)
-    if seen is None and events.was_edited(gov.store, one.action.ref.id, one.ticket["id"]):
-        expected = f"how the digest begins that acp approvals show prints ({current[:12]}): the arguments were edited"
-        raise InvalidOption("digest", None, expected)
-
-
-def _is_one_of(name: str, *requesters: str | None) -> bool:
-    """Whatever case it is written in: two people are not told apart by that."""
-    return name.casefold() in {requester.casefold() for requester in requesters if requester}
-
-
-def _approval(one: _Asked, edited: EditedArguments | None) -> tuple[Change, int]:
+def _approval(one: Asked, edited: EditedArguments | None) -> tuple[Change, int]:
     """The change, and how many approvals are still missing after it."""
     edit = None
     votes = parse_votes(one.ticket["votes"])
@@ -297,7 +213,7 @@ def _terms(terms: GrantTerms) -> list[object]:
     return [terms.for_session, terms.resource, terms.max_uses, terms.max_cost_micros, terms.until_us]
 
 
-def _grant(gov: Governance, one: _Asked, terms: GrantTerms) -> OpenGrant:
+def _grant(gov: Governance, one: Asked, terms: GrantTerms) -> OpenGrant:
     ticket, action = one.ticket, one.action
     return OpenGrant(
         id=gov.new_id(),
@@ -316,7 +232,7 @@ def _grant(gov: Governance, one: _Asked, terms: GrantTerms) -> OpenGrant:
     )
 
 
-def _given(asked: Sequence[_Asked], given: OpenGrant, by: Principal) -> Event:
+def _given(asked: Sequence[Asked], given: OpenGrant, by: Principal) -> Event:
     one = next(one for one in asked if one.ticket["id"] == given.ticket_id)
     return Event(
         session_id=one.action.ref.session_id,

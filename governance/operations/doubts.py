@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from governance.operations import notify
 from governance.operations.context import Governance
-from governance.store import actions
+from governance.store import sweeps
 from governance.store.actions import ActionRow
 
 KIND = "action.in_doubt"
@@ -33,13 +33,13 @@ class Doubt:
 
 def list_doubts(gov: Governance, *, limit: int) -> list[Doubt]:
     """The oldest first."""
-    return [_doubt(action) for action in actions.in_doubt(gov.store, limit=limit)]
+    return [_doubt(action) for action in sweeps.in_doubt(gov.store, limit=limit)]
 
 
 def open_tickets(gov: Governance, limit: int) -> list[str]:
     """Opens the tickets of actions in doubt that have none, whichever way they came to it; the tickets' ids."""
     opened = []
-    for action in actions.in_doubt(gov.store, limit=limit, without_ticket=True):
+    for action in sweeps.in_doubt(gov.store, limit=limit, without_ticket=True):
         doubt = _doubt(action)
         payload = {
             "action": doubt.action_id,

@@ -5,8 +5,8 @@ from typing import TypeAlias, assert_never
 
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change
+from governance.core.endings import abandoned, cancelled, closing_payload, failed, interrupted, retried, succeeded
 from governance.core.ledger import Hold, Usage, settle, void
-from governance.core.transitions import abandoned, cancelled, closing_payload, failed, interrupted, retried, succeeded
 from governance.operations.context import Governance
 from governance.store import actions
 from governance.store.changes import apply

@@ -7,7 +7,7 @@ from governance.operations.checkpoints import SavedPoint, last_state
 from governance.operations.context import Governance
 from governance.operations.sessions import in_force
 from governance.operations.switches import board_now
-from governance.store import actions
+from governance.store import actions, sweeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,10 @@ def broken(gov: Governance, stream: str, name: str, agent_id: str, rest_us: int)
     Also while a switch would stop it, and until `rest_us` after the last cycle was asked for.
     """
     point = last_state(gov, stream)
-    if point is None or point.cycle is None or actions.any_open(gov.store, stream, name):
+    if point is None or point.cycle is None or sweeps.any_open(gov.store, stream, name):
         return None
     now_us = gov.clock.now_us()
-    asked, last_us = actions.made_since(gov.store, stream, name, point.made_us)
+    asked, last_us = sweeps.made_since(gov.store, stream, name, point.made_us)
     if last_us is not None and now_us - last_us < rest_us:
         return None
     session = in_force(gov, stream, now_us).session.id

@@ -12,12 +12,13 @@ from functools import partial
 
 from governance.core.actions import State
 from governance.core.changes import Author
+from governance.core.endings import cancelled, closing_payload, reclaimed
 from governance.core.ledger import expire
 from governance.core.switches import Switch
-from governance.core.transitions import cancelled, closing_payload, denied, reclaimed
+from governance.core.transitions import denied
 from governance.operations.context import Governance
 from governance.operations.switches import killing
-from governance.store import actions, workers
+from governance.store import actions, sweeps, workers
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
 
@@ -45,15 +46,15 @@ def sweep(gov: Governance, actor: str) -> Swept:
     reclaimed: Counter[str] = Counter()
     for worker_id in lost:
         reclaimed += _to_the_end(
-            partial(actions.leased_by, gov.store, worker_id, _BATCH),
+            partial(sweeps.leased_by, gov.store, worker_id, _BATCH),
             partial(_reclaim, gov, reason=f"worker {worker_id} is gone", actor=actor),
         )
     reclaimed += _to_the_end(
-        lambda: actions.orphaned(gov.store, now_us - 2 * lease_us, _BATCH),
+        lambda: sweeps.orphaned(gov.store, now_us - 2 * lease_us, _BATCH),
         lambda action: _reclaim(gov, action, f"its owner {action.lease_worker} never said that it lives", actor),
     )
     reclaimed += _to_the_end(
-        lambda: actions.forsaken(gov.store, now_us - 2 * lease_us, _BATCH),
+        lambda: sweeps.forsaken(gov.store, now_us - 2 * lease_us, _BATCH),
         lambda action: _forsake(gov, action, actor),
     )
     return Swept(looked, suspected, tuple(lost), dict(reclaimed))
@@ -62,7 +63,7 @@ def sweep(gov: Governance, actor: str) -> Swept:
 def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:
     """A living worker reports that a pool child is dead: everything that ran in it, also by direct calls."""
     moved = []
-    for action in actions.leases_of(gov.store, worker_id, child):
+    for action in sweeps.leases_of(gov.store, worker_id, child):
         state = _reclaim(gov, action, reason, f"worker:{worker_id}")
         if state is not None:
             moved.append((action.ref.id, state))
@@ -74,7 +75,7 @@ def overstayed(gov: Governance, session_id: str, actor: str) -> dict[str, int]:
     reason = f"session {session_id} is over, and its grace too"
     return dict(
         _to_the_end(
-            partial(actions.running_in, gov.store, session_id, _BATCH),
+            partial(sweeps.running_in, gov.store, session_id, _BATCH),
             partial(_reclaim, gov, reason=reason, actor=actor),
         )
     )
@@ -85,7 +86,7 @@ def ended_by_force(gov: Governance, action_id: str, worker_id: str, child: str, 
 
     What the child ran besides, by direct calls, is gone with it.
     """
-    for action in actions.leases_of(gov.store, worker_id, child):
+    for action in sweeps.leases_of(gov.store, worker_id, child):
         if action.ref.id != action_id:
             _reclaim(gov, action, reason, f"worker:{worker_id}")
             continue
@@ -101,7 +102,7 @@ def bodiless(gov: Governance, worker_id: str, started_before: Mapping[str, int |
     are left alone: what the worker knows of its children may be a little late.
     """
     given_up = []
-    for action in actions.leases_of(gov.store, worker_id):
+    for action in sweeps.leases_of(gov.store, worker_id):
         started_us = action.started_us or 0
         child = action.lease_child or ""
         if started_us >= settled_us or child not in started_before:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from governance.core.changes import Author
 from governance.core.transitions import released
 from governance.operations.context import Governance
-from governance.store import actions
+from governance.store import actions, sweeps
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
 
@@ -23,7 +23,7 @@ def release_due(gov: Governance, actor: str, limit: int) -> list[Outgoing]:
     now_us = gov.clock.now_us()
     return [
         _outgoing(action)
-        for action in actions.due(gov.store, now_us, limit)
+        for action in sweeps.due(gov.store, now_us, limit)
         if apply(gov.store, released(action.ref, Author(actor, now_us), cause="due"))
     ]
 
@@ -31,7 +31,7 @@ def release_due(gov: Governance, actor: str, limit: int) -> list[Outgoing]:
 def unpublished(gov: Governance, limit: int) -> list[Outgoing]:
     """Messages that are known not to be on their way."""
     now_us = gov.clock.now_us()
-    return _claim(gov, actions.unpublished(gov.store, now_us, limit), now_us)
+    return _claim(gov, sweeps.unpublished(gov.store, now_us, limit), now_us)
 
 
 def silent(gov: Governance, limit: int) -> list[Outgoing]:
@@ -41,7 +41,7 @@ def silent(gov: Governance, limit: int) -> list[Outgoing]:
     """
     now_us = gov.clock.now_us()
     stale_us = gov.clock.span_us(gov.limits.relay_s)
-    return _claim(gov, actions.silent(gov.store, stale_us=stale_us, now_us=now_us, limit=limit), now_us)
+    return _claim(gov, sweeps.silent(gov.store, stale_us=stale_us, now_us=now_us, limit=limit), now_us)
 
 
 def message_of(gov: Governance, action_id: str) -> Outgoing | None:

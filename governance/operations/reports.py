@@ -13,7 +13,7 @@ from governance.core.principals import Principal
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import actions, beats, events, ledger, tickets, workers
+from governance.store import action_reports, beats, events, ledger, tickets, workers
 from governance.store import sessions as store_sessions
 
 _Row = TypeVar("_Row")
@@ -178,17 +178,17 @@ class BeatLine:
 
 def list_actions(gov: Governance, *, state: State | None, session_id: str | None, limit: int) -> list[ActionLine]:
     """The newest first."""
-    found = actions.listing(gov.store, state=state, session_id=session_id, limit=limit)
+    found = action_reports.listing(gov.store, state=state, session_id=session_id, limit=limit)
     return [_taken(ActionLine, row, state=State(row["state"])) for row in found]
 
 
 def show_action(gov: Governance, action_id: str) -> ActionReport:
     """Everything about one action. Raises NotFound."""
-    row = actions.whole(gov.store, action_id)
+    row = action_reports.whole(gov.store, action_id)
     if row is None:
         raise NotFound("action", action_id, "acp actions list shows what there is")
     ticket = tickets.find(gov.store, action_id)
-    spent = actions.spent(gov.store, action_id)
+    spent = action_reports.spent(gov.store, action_id)
     return ActionReport(
         action=_taken(ActionDetail, row, state=State(row["state"])),
         ticket=_ticket(ticket) if ticket is not None else None,

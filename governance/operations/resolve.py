@@ -3,9 +3,10 @@
 from governance.core.actions import State
 from governance.core.changes import Author
 from governance.core.digest import storable
+from governance.core.endings import resolved
 from governance.core.principals import Principal
 from governance.core.tickets import MoveTicket, TicketState
-from governance.core.transitions import denied, resolved
+from governance.core.transitions import denied
 from governance.errors import InvalidOption, NotFound, StateConflict
 from governance.operations.commanded import Decided, commanded, earlier, fingerprint
 from governance.operations.context import Governance

@@ -29,7 +29,7 @@ from governance.operations.principals import require
 from governance.operations.recover import overstayed
 from governance.operations.sessions import in_force, open_at, pinned_policy
 from governance.operations.switches import board_now
-from governance.store import actions, rotation
+from governance.store import rotation, sweeps
 from governance.store import sessions as store_sessions
 from governance.store.changes import apply_each
 
@@ -187,7 +187,7 @@ def _carry(gov: Governance, session: Session, actor: str) -> int:
         return 0
     moved = 0
     after = ""
-    while page := actions.open_in(gov.store, session.id, after=after, limit=_BATCH):
+    while page := sweeps.open_in(gov.store, session.id, after=after, limit=_BATCH):
         after = page[-1].ref.id
         board = board_now(gov)
         if any(switch.scope is Scope.SESSION and switch.scope_id == session.id for switch in board.engaged):

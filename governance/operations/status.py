@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from governance.core.switches import Mode, Scope, Switch
 from governance.operations.context import Governance
 from governance.operations.reports import list_workers
-from governance.store import actions, switches, tickets
+from governance.store import action_reports, switches, tickets
 
 _SHOWN = 100
 
@@ -64,7 +64,7 @@ def status(gov: Governance, *, everything: bool) -> Status:
         )
     return Status(
         switches=tuple(lines),
-        actions=actions.counts_by_state(gov.store),
+        actions=action_reports.counts_by_state(gov.store),
         overdue=tickets.count_overdue(gov.store, gov.clock.now_us()),
         workers=tuple(sorted(workers)),
     )

@@ -12,16 +12,17 @@ from sqlalchemy import RowMapping
 
 from governance.core.actions import State
 from governance.core.changes import Author, Change
+from governance.core.endings import cancelled
 from governance.core.events import Event
 from governance.core.principals import Principal
 from governance.core.switches import EVERYTHING, Board, Mode, Scope, Subject, Switch, stopping
 from governance.core.tickets import MoveTicket, TicketState
-from governance.core.transitions import cancelled, released
+from governance.core.transitions import released
 from governance.errors import InvalidOption, NotFound, StateConflict
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
 from governance.operations.sessions import in_force
-from governance.store import actions, events, switches
+from governance.store import events, sweeps, switches
 from governance.store import sessions as store_sessions
 from governance.store.actions import ActionRow
 from governance.store.changes import apply_each
@@ -153,7 +154,7 @@ def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
 def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:
     """Every attempt in scope that runs now."""
     where, values = switches.in_scope(gov.store, switch)
-    found = actions.running_where(gov.store, where, values)
+    found = sweeps.running_where(gov.store, where, values)
     return [
         RunningAction(
             action.ref.id, action.ref.attempt, action.name, action.lease_worker or "", action.lease_child or ""
@@ -179,7 +180,7 @@ def to_stop(gov: Governance, worker_id: str) -> list[Stopping]:
     """The attempts that one worker runs and a kill switch covers."""
     kills = [switch for switch in board_now(gov).engaged if switch.mode is Mode.KILL]
     found = []
-    for action in actions.leases_of(gov.store, worker_id) if kills else ():
+    for action in sweeps.leases_of(gov.store, worker_id) if kills else ():
         subject = subject_of(action)
         switch = stopping(kills, subject)
         if switch is not None:
@@ -197,7 +198,7 @@ def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
     where, values = switches.in_scope(gov.store, switch)
     done: list[str] = []
     after = (0, "")
-    while page := actions.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
+    while page := sweeps.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
         after = (page[-1].created_us, page[-1].ref.id)
         covered = [action for action in page if switch.covers(subject_of(action))]
         done += cancel_each(gov, covered, rule=switch.rule, reason=switch.reason, actor=actor)
@@ -212,7 +213,7 @@ def cancel_each(gov: Governance, waiting: Iterable[ActionRow], *, rule: str, rea
 def resume(gov: Governance, actor: str) -> list[str]:
     """Queues what waits for the end of a pause that is over; the ids, to be published."""
     done: list[str] = []
-    while page := actions.paused_by_released(gov.store, _BATCH):
+    while page := sweeps.paused_by_released(gov.store, _BATCH):
         moved = _each(
             gov, page, lambda action: released(action.ref, Author(actor, gov.clock.now_us()), cause="resumed")
         )

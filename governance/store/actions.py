@@ -1,19 +1,16 @@
-"""Reading actions: what admission gathers, what people list, and what the sweeps pick up."""
+"""What one action is: as admission reads it, with its ticket, and what is claimed of its message."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
-
-from sqlalchemy import RowMapping, func, select
 
 from governance.core.actions import State
 from governance.core.changes import ActionRef
 from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
-from governance.store.engine import Reader, Store
+from governance.store.engine import Store
 from governance.store.epochs import EPOCH
-from governance.store.schema import actions, entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,172 +166,6 @@ def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
     return tuple(Hold(row[0], Unit(row[1]), row[2]) for row in found)
 
 
-# What the sweeps look for goes by creation, not by id: the index of what is live ends there, and an order by id would
-# tempt the database to walk through all of history in search of it.
-
-
-def due(store: Store, now_us: int, limit: int) -> list[ActionRow]:
-    """Deferred actions whose time has come, oldest first."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.switch_id IS NULL AND a.not_before_us <= :now
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"now": now_us, "limit": limit},
-    )
-
-
-def unpublished(store: Store, now_us: int, limit: int) -> list[ActionRow]:
-    """Actions whose message is known not to be on its way, oldest first."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND NOT a.direct AND a.published_us IS NULL
-            AND a.state IN ('queued', 'parked', 'denied', 'cancelled', 'failed', 'succeeded')
-            AND (a.not_before_us IS NULL OR a.not_before_us <= :now) ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"now": now_us, "limit": limit},
-    )
-
-
-def silent(store: Store, *, stale_us: int, now_us: int, limit: int) -> list[ActionRow]:
-    """Actions whose message had no effect for `stale_us`, or twice as long for every publication more.
-
-    One from the future was published before the clock was put back: nobody knows how long ago.
-    """
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND NOT a.direct
-            AND a.state IN ('queued', 'denied', 'cancelled', 'failed', 'succeeded')
-            AND (a.published_us > :now + CAST(:stale AS bigint)
-                OR a.published_us + CAST(:stale AS bigint) * (1 << (CASE WHEN a.publish_count > 8 THEN 8
-                    ELSE a.publish_count - 1 END)) <= :now)
-            AND (a.not_before_us IS NULL OR a.not_before_us + :stale <= :now)
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"stale": stale_us, "now": now_us, "limit": limit},
-    )
-
-
-def forsaken(store: Store, before_us: int, limit: int) -> list[ActionRow]:
-    """Direct calls that were recorded before then and never admitted: their callers are gone."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.direct AND a.state = 'queued' AND a.created_us < :before
-            AND (a.started_us IS NULL OR a.started_us < :before) ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"before": before_us, "limit": limit},
-    )
-
-
-def orphaned(store: Store, before_us: int, limit: int) -> list[ActionRow]:
-    """Running attempts, started before then, of an owner that nobody has registered."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.state = 'running' AND a.started_us < :before
-            AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = a.lease_worker)
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"before": before_us, "limit": limit},
-    )
-
-
-def in_doubt(store: Store, *, limit: int, without_ticket: bool = False) -> list[ActionRow]:
-    """Actions in doubt, the oldest first; `without_ticket`: of those that nobody has been asked about.
-
-    Nobody is asked about a drill's: it resolves its own.
-    """
-    asked = "a.name NOT LIKE 'acp.drill.%' AND NOT EXISTS (SELECT 1 FROM alerts t WHERE t.id = 'in-doubt:' || a.id || ':' || a.attempt)"
-    return _listed(
-        store,
-        f"""a.delivered_us IS NULL AND a.state = 'in_doubt' AND {asked if without_ticket else "1 = 1"}
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"limit": limit},
-    )
-
-
-def leases_of(store: Store, worker_id: str, child: str | None = None) -> list[ActionRow]:
-    """Every attempt that a worker runs, or one of its children: as many as they are, no page of them."""
-    of_child = " AND a.lease_child = :child" if child is not None else ""
-    return _listed(
-        store,
-        f"a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker{of_child}",
-        {"worker": worker_id, "child": child},
-    )
-
-
-def leased_by(store: Store, worker_id: str, limit: int) -> list[ActionRow]:
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.state = 'running' AND a.lease_worker = :worker
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"worker": worker_id, "limit": limit},
-    )
-
-
-def running_where(store: Store, where: str, values: Mapping[str, Any]) -> list[ActionRow]:
-    """Running attempts under a condition on `actions a`, as many as there are."""
-    return _listed(store, f"a.delivered_us IS NULL AND a.state = 'running' AND {where}", dict(values))
-
-
-def waiting_where(
-    store: Store, where: str, values: Mapping[str, Any], *, after: tuple[int, str], limit: int
-) -> list[ActionRow]:
-    """A page, by creation and id after `after`, of what has not started under a condition on `actions a`."""
-    return _listed(
-        store,
-        f"""a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred')
-            AND (a.created_us, a.id) > (:after_us, :after_id) AND {where}
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {**values, "after_us": after[0], "after_id": after[1], "limit": limit},
-    )
-
-
-def open_in(store: Store, session_id: str, *, after: str, limit: int) -> list[ActionRow]:
-    """A page, by id after `after`, of what waits in a session: for a worker, a person or a time."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.session_id = :session AND a.id > :after
-            AND a.state IN ('queued', 'parked', 'deferred', 'in_doubt') ORDER BY a.id LIMIT :limit""",
-        {"session": session_id, "after": after, "limit": limit},
-    )
-
-
-def running_in(store: Store, session_id: str, limit: int) -> list[ActionRow]:
-    return _listed(
-        store,
-        "a.delivered_us IS NULL AND a.session_id = :session AND a.state = 'running' ORDER BY a.id LIMIT :limit",
-        {"session": session_id, "limit": limit},
-    )
-
-
-def any_open(store: Store, stream: str, name: str) -> bool:
-    """Whether an action of that name, in a stream, is not over: one in doubt waits for a person."""
-    return bool(
-        store.read(
-            """SELECT 1 FROM sessions s JOIN actions a ON a.session_id = s.id WHERE s.stream = :stream
-                AND a.delivered_us IS NULL AND a.name = :name
-                AND a.state IN ('queued', 'parked', 'deferred', 'running', 'in_doubt') LIMIT 1""",
-            {"stream": stream, "name": name},
-        )
-    )
-
-
-def made_since(store: Store, stream: str, name: str, since_us: int) -> tuple[int, int | None]:
-    """How many actions of that name were made in a stream since then, and when the last of them."""
-    found = store.read(
-        """SELECT count(*), max(a.created_us) FROM sessions s JOIN actions a ON a.session_id = s.id
-            WHERE s.stream = :stream AND s.window_end_us > :since AND a.name = :name AND a.created_us > :since""",
-        {"stream": stream, "name": name, "since": since_us},
-    )
-    return int(found[0][0]), found[0][1]
-
-
-def paused_by_released(store: Store, limit: int) -> list[ActionRow]:
-    """Actions that wait for the end of a pause that is over."""
-    return _listed(
-        store,
-        """a.delivered_us IS NULL AND a.state = 'deferred' AND a.switch_id IS NOT NULL AND NOT EXISTS (
-            SELECT 1 FROM switches s WHERE s.id = a.switch_id AND s.released_us IS NULL)
-            ORDER BY a.created_us, a.id LIMIT :limit""",
-        {"limit": limit},
-    )
-
-
 def republished(store: Store, action: ActionRow, now_us: int) -> bool:
     """Claims the next publication of a message, so that of two relays one publishes it."""
     return bool(
@@ -377,59 +208,7 @@ def unpublish(store: Store, action_id: str) -> None:
     store.run("UPDATE actions SET published_us = NULL WHERE id = :id AND delivered_us IS NULL", {"id": action_id})
 
 
-def counts_by_state(store: Reader) -> dict[str, int]:
-    found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
-    return {str(row[0]): int(row[1]) for row in found}
-
-
-def without_trail(store: Reader) -> int:
-    """How many actions no event speaks of."""
-    found = store.read(
-        "SELECT count(*) FROM actions a WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.action_id = a.id)", {}
-    )
-    return int(found[0][0])
-
-
-def listing(store: Store, *, state: State | None, session_id: str | None, limit: int) -> list[RowMapping]:
-    """Actions for people, newest first."""
-    query = select(actions).order_by(actions.c.created_us.desc(), actions.c.id).limit(limit)
-    if state is not None:
-        query = query.where(actions.c.state == state)
-    if session_id is not None:
-        query = query.where(actions.c.session_id == session_id)
-    with store.statement() as connection:
-        return list(connection.execute(query).mappings())
-
-
-def of_agent(store: Store, agent_id: str, *, except_id: str, limit: int) -> list[RowMapping]:
-    """What an agent asked for, the newest first, without one action."""
-    query = (
-        select(actions)
-        .where(actions.c.agent_id == agent_id, actions.c.id != except_id)
-        .order_by(actions.c.created_us.desc(), actions.c.id)
-        .limit(limit)
-    )
-    with store.statement() as connection:
-        return list(connection.execute(query).mappings())
-
-
-def whole(store: Store, action_id: str) -> RowMapping | None:
-    with store.statement() as connection:
-        return connection.execute(select(actions).where(actions.c.id == action_id)).mappings().first()
-
-
-def spent(store: Store, action_id: str) -> dict[str, int]:
-    """What an action has posted so far, by account."""
-    query = (
-        select(entries.c.account_id, func.sum(entries.c.posted_delta))
-        .where(entries.c.action_id == action_id)
-        .group_by(entries.c.account_id)
-    )
-    with store.statement() as connection:
-        return {str(account): int(total) for account, total in connection.execute(query)}
-
-
-def _listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]:
+def listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]:
     """The actions under a condition, in order of creation; a limit in it goes before their tickets are looked up."""
     sql = f"""SELECT {_COLUMNS} FROM (SELECT * FROM actions a WHERE {where}) a
         LEFT JOIN tickets t ON t.id = a.ticket_id ORDER BY a.created_us, a.id"""

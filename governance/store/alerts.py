@@ -9,7 +9,7 @@ from governance.core.alerts import Burn, Request, Run
 from governance.core.events import Event
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
-from governance.store.schema import alerts
+from governance.store.schema.trail import alerts
 
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 _PAGE = 500

@@ -7,9 +7,9 @@ from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.checkpoints import Checkpoint
 from governance.core.events import Event
-from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.engine import Store, rows
-from governance.store.schema import checkpoints
+from governance.store.parameters import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
+from governance.store.schema.work import checkpoints
 
 _COLUMNS = "id, stream, session_id, made_us, made_by, action_id, cycle, event_id, control, state, digest"
 _PARAMETERS = ", ".join(f":{column.strip()}" for column in _COLUMNS.split(","))

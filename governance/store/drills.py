@@ -10,7 +10,10 @@ from governance.core.events import Event
 from governance.core.ledger import EntryKind
 from governance.store.engine import Store, rows
 from governance.store.events import append_in
-from governance.store.schema import accounts, actions, drills, entries, events, sessions
+from governance.store.schema.fleet import drills
+from governance.store.schema.ledger import accounts, entries
+from governance.store.schema.trail import events
+from governance.store.schema.work import actions, sessions
 
 # "acpd" in ASCII: two starts of drills exclude each other. SQLite has one writer at a time.
 _START_LOCK = 0x61637064

@@ -9,21 +9,18 @@ import re
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
-from typing import Any, Final, Protocol, cast
+from typing import Any, Protocol, cast
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError, OperationalError, SQLAlchemyError
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from governance.errors import SchemaMismatch, SettingsInvalid, StoreUnavailable
+from governance.errors import SchemaMismatch, StoreUnavailable
+from governance.store.drivers import parse, postgresql, sqlite
 from governance.store.fork_gate import ForkGate
 
-SQLITE_BUSY_MS: Final = 30_000
-STATEMENT_MS: Final = 30_000
 # PostgreSQL's codes for a table and a column that are not there.
 _UNDEFINED = ("42P01", "42703")
 _AWAY = (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, sqlite3.OperationalError)
@@ -42,9 +39,9 @@ class Store:
     """An engine with the project's transaction habits. Raises StoreUnavailable whenever the database is away."""
 
     def __init__(self, url: str, *, pool_size: int = 5) -> None:
-        self.url, self.masked_url = _parse(url)
+        self.url, self.masked_url = parse(url)
         self.is_postgresql = self.url.get_backend_name() == "postgresql"
-        self.engine = _postgresql(self.url, pool_size) if self.is_postgresql else _sqlite(self.url)
+        self.engine = postgresql(self.url, pool_size) if self.is_postgresql else sqlite(self.url)
         self._grouped = (
             self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
@@ -260,70 +257,6 @@ def _lacks(problem: Exception) -> bool:
     cause = getattr(problem, "orig", problem)
     missing = getattr(cause, "sqlstate", None) in _UNDEFINED
     return missing or (isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such "))
-
-
-def _parse(url: str) -> tuple[URL, str]:
-    """The URL with its driver, and as people wrote it, without the password."""
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise SettingsInvalid(
-            [f"ACP_DATABASE_URL={url!r}: expected sqlite:///FILE or postgresql://USER@HOST/NAME"]
-        ) from None
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        raise SettingsInvalid(
-            [f"ACP_DATABASE_URL names {parsed.get_backend_name()!r}: expected sqlite:///FILE or postgresql://..."]
-        )
-    shown = parsed.render_as_string(hide_password=True)
-    if parsed.drivername == "postgresql":
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return parsed, shown
-
-
-def _postgresql(url: URL, pool_size: int) -> Engine:
-    try:
-        return create_engine(
-            url,
-            isolation_level="AUTOCOMMIT",
-            pool_size=pool_size,
-            max_overflow=0,
-            pool_timeout=30,
-            connect_args={
-                "connect_timeout": 5,
-                "prepare_threshold": 1,
-                "application_name": "acp",
-                # A server that hangs is away; nothing here takes long but audits and migrations, which say so.
-                "options": f"-c statement_timeout={STATEMENT_MS}",
-                "keepalives_idle": 15,
-                "tcp_user_timeout": 15_000,
-            },
-        )
-    except NoSuchModuleError as problem:
-        raise SettingsInvalid([f"ACP_DATABASE_URL={url.render_as_string()}: {problem}"]) from problem
-
-
-def _sqlite(url: URL) -> Engine:
-    if not url.database or url.database == ":memory:":
-        raise SettingsInvalid(["ACP_DATABASE_URL: an in-memory SQLite is seen by one process only; name a file"])
-    folder = Path(url.database).parent
-    if not folder.is_dir():
-        raise StoreUnavailable(url.render_as_string(), f"the folder {folder} does not exist")
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_MS / 1000, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        # The driver must not open transactions by itself; Store.transaction() does.
-        connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={SQLITE_BUSY_MS}",
-            "journal_mode=WAL",
-            # An admission that was answered must survive a power cut: its effect does.
-            "synchronous=FULL",
-            "foreign_keys=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    return engine
 
 
 def _first_line(problem: BaseException) -> str:

@@ -9,8 +9,8 @@ from sqlalchemy import Connection
 
 from governance.core.actions import State
 from governance.core.events import GENESIS, Event, StoredEvent, chain_hash
-from governance.store.changes import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.engine import Reader, Store, rows
+from governance.store.parameters import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 
 _COLUMNS = "id, session_id, kind, actor, at_us, action_id, attempt, state, payload, seq, hash"
 

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, select, text
 
 from governance.core.grants import Grant, OpenGrant, Wanted
 from governance.store.engine import Store, rows
-from governance.store.schema import grants
+from governance.store.schema.decisions import grants
 
 _GRANT = (
     "id",

@@ -3,7 +3,7 @@
 from sqlalchemy import RowMapping, select
 
 from governance.store.engine import Reader, Store
-from governance.store.schema import accounts
+from governance.store.schema.ledger import accounts
 
 
 def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:

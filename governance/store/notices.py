@@ -13,7 +13,7 @@ from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
-from governance.store.schema import alerts
+from governance.store.schema.trail import alerts
 
 # Rows of `ticks` that are no ticks: until when somebody tells, or the receiver is left alone. One for each way to tell.
 WEBHOOK_TURN: Final = "acp.notices.turn"

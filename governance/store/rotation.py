@@ -12,7 +12,7 @@ from governance.core.sessions import Session
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
-from governance.store.schema import sessions
+from governance.store.schema.work import sessions
 from governance.store.sessions import as_session, open_in
 
 _SESSION = "s.id, s.stream, s.window_start_us, s.window_end_us, s.policy_hash"

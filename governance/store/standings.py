@@ -10,7 +10,9 @@ from governance.core.actions import State
 from governance.core.ledger import Unit
 from governance.core.tickets import TicketState
 from governance.store.engine import Store
-from governance.store.schema import accounts, actions, entries, tickets
+from governance.store.schema.decisions import tickets
+from governance.store.schema.ledger import accounts, entries
+from governance.store.schema.work import actions
 
 # Databases limit the parameters of a statement; SQLite's limit was 999 for long.
 _BATCH = 500

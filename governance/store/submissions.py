@@ -8,7 +8,8 @@ from governance.core.actions import State, Submission
 from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.core.tickets import OpenTicket
-from governance.store.changes import (
+from governance.store.engine import Store, rows
+from governance.store.parameters import (
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
     TICKET_COLUMNS,
@@ -16,7 +17,6 @@ from governance.store.changes import (
     event_values,
     ticket_values,
 )
-from governance.store.engine import Store, rows
 
 _ACTION = (
     "id",

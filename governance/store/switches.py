@@ -12,7 +12,7 @@ from governance.core.switches import Board, Mode, Scope, Switch
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
-from governance.store.schema import switches
+from governance.store.schema.decisions import switches
 
 _COLUMNS: Final = {
     Scope.ACTION: "id",

@@ -8,7 +8,8 @@ from governance.core.actions import State
 from governance.core.changes import ActionRef
 from governance.core.tickets import TicketState
 from governance.store.engine import Store
-from governance.store.schema import actions, tickets
+from governance.store.schema.decisions import tickets
+from governance.store.schema.work import actions
 
 # What is over for a reason of its own; a cancelled ticket ended with its action.
 ANSWERED = (TicketState.APPROVED, TicketState.CONSUMED, TicketState.DENIED, TicketState.EXPIRED)

@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, select, text
 
 from governance.store.engine import Store, rows
-from governance.store.schema import tokens
+from governance.store.schema.decisions import tokens
 
 # "acpt" in ASCII: of two first admins, made at once, one wins.
 _LOCK = 0x61637074

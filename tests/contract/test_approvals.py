@@ -11,7 +11,7 @@ from governance.core.instants import SECOND_US
 from governance.core.principals import Principal
 from governance.errors import CommandConflict, InvalidOption, NotAllowed, StateConflict
 from governance.operations import audit, decide, reports
-from governance.operations.admit import Admitted, Denied, Dropped, Parked
+from governance.operations.answers import Admitted, Denied, Dropped, Parked
 from governance.operations.decide import EditedArguments
 from governance.operations.escalate import Escalated, escalate_overdue
 from tests.support import books

@@ -10,7 +10,7 @@ from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import AttemptFenced, InvalidOption, NotAllowed, NotFound, StateConflict
 from governance.operations import audit, checkpoints
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from governance.operations.checkpoints import SavedPoint
 from governance.operations.recover import child_gone
 from tests.support import books

@@ -5,7 +5,7 @@ import pytest
 from governance.core.policy import Risk
 from governance.errors import CommandConflict, InvalidOption, NotFound, StateConflict
 from governance.operations import audit, decide
-from governance.operations.admit import Admitted, Denied, Dropped, Ended, Parked
+from governance.operations.answers import Admitted, Denied, Dropped, Ended, Parked
 from governance.operations.commanded import Decided
 from governance.operations.escalate import escalate_overdue
 from governance.operations.finish import AskedToRetry

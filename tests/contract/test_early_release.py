@@ -17,7 +17,7 @@ from acp_tasks.fleet.postgres import PostgresServer
 from governance.core.actions import Lease
 from governance.core.ledger import Usage
 from governance.operations import audit
-from governance.operations.admit import Admitted, Denied
+from governance.operations.answers import Admitted, Denied
 from governance.operations.finish import AskedToRetry, Fenced, Raised, Settled
 from governance.operations.recover import child_gone
 from governance.store.engine import Store

@@ -12,7 +12,7 @@ from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
 from governance.operations import audit, decide, grants
-from governance.operations.admit import Admitted, Denied, Parked
+from governance.operations.answers import Admitted, Denied, Parked
 from governance.operations.decide import GrantTerms
 from governance.operations.finish import AskedToRetry
 from governance.operations.recover import child_gone

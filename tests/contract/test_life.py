@@ -7,7 +7,7 @@ from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import CommandConflict
 from governance.operations import audit, relay
-from governance.operations.admit import Admitted, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
+from governance.operations.answers import Admitted, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry, Fenced, Raised, Settled, Succeeded, give_back
 from governance.operations.recover import child_gone
 from governance.operations.sessions import in_force

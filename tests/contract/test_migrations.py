@@ -3,7 +3,7 @@
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,139 +12,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from governance.core.approvals import one_level
-from governance.core.instants import SECOND_US
 from governance.errors import SchemaMismatch, SettingsInvalid, StateConflict, StoreUnavailable
 from governance.store import epochs, guards, migrate
 from governance.store.engine import Store
 from governance.store.schema import metadata
-
-NOW_US = 1_800_000_000 * SECOND_US
-SHORT_US = 900 * SECOND_US
-LONG_US = 3600 * SECOND_US
-
-
-def _session(session_id: str, start_us: int, policy_hash: str) -> dict[str, Any]:
-    return {
-        "id": session_id,
-        "stream": "default",
-        "window_start_us": start_us,
-        "window_end_us": start_us + LONG_US,
-        "policy_hash": policy_hash,
-        "opened_us": start_us,
-    }
-
-
-def _action(action_id: str, session_id: str, **changes: Any) -> dict[str, Any]:
-    same = {
-        "name": "mail.send",
-        "stream": "default",
-        "attempt": 0,
-        "idempotent": True,
-        "direct": False,
-        "user": "ann",
-        "risk": "high",
-        "cost_micros": 4_000,
-        "tokens": 0,
-        "correlation_id": "k",
-        "message": "{}",
-        "created_us": NOW_US,
-        "publish_count": 1,
-    }
-    named = {"id": action_id, "command_id": f"c-{action_id}", "digest": f"d-{action_id}", "session_id": session_id}
-    return same | named | changes
-
-
-def _ticket(ticket_id: str, action_id: str, within_us: int, **changes: Any) -> dict[str, Any]:
-    return {
-        "id": ticket_id,
-        "action_id": action_id,
-        "digest": f"d-{action_id}",
-        "state": "pending",
-        "rule": "ask",
-        "reason": "a person decides",
-        "requested_us": NOW_US,
-        "expires_us": NOW_US + within_us,
-        **changes,
-    }
-
-
-_DECIDED = {"decided_us": NOW_US + 1, "decided_by": "bob", "decision_reason": "fine"}
-# Rows of revision 0001, in an order in which they can be written.
-FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
-    "policies": [
-        {"hash": "p-old", "source": "{}", "created_us": NOW_US},
-        {"hash": "p-new", "source": "[]", "created_us": NOW_US},
-    ],
-    "sessions": [_session("default@0", 0, "p-old"), _session("default@1", LONG_US, "p-new")],
-    "actions": [
-        _action("parked", "default@1", state="parked", ticket_id="t-pending"),
-        _action("released", "default@1", state="queued", ticket_id="t-approved"),
-        _action("done", "default@0", state="succeeded", attempt=1, ticket_id="t-consumed", delivered_us=NOW_US + 3),
-        _action("busy", "default@1", state="running", attempt=1, lease_worker="w", lease_child="c"),
-    ],
-    "tickets": [
-        _ticket("t-pending", "parked", SHORT_US),
-        _ticket("t-approved", "released", LONG_US, state="approved", **_DECIDED),
-        _ticket("t-consumed", "done", SHORT_US, state="consumed", **_DECIDED),
-        _ticket("t-expired", "parked", SHORT_US, state="expired", decided_us=NOW_US - 1),
-    ],
-    "accounts": [
-        {
-            "id": "stream:default:0:cost_micros",
-            "scope": "stream",
-            "scope_id": "default",
-            "unit": "cost_micros",
-            "window_start_us": 0,
-            "window_end_us": LONG_US,
-            "limit_amount": 1_000_000,
-            "posted": 4_000,
-            "held": 0,
-        }
-    ],
-    "entries": [
-        {
-            "account_id": "stream:default:0:cost_micros",
-            "action_id": "done",
-            "attempt": 1,
-            "kind": kind,
-            "held_delta": held,
-            "posted_delta": posted,
-            "at_us": NOW_US,
-        }
-        for kind, held, posted in (("hold", 4_000, 0), ("post", -4_000, 4_000))
-    ],
-    "workers": [{"id": "w", "pid": 1, "started_us": NOW_US, "heartbeat_us": NOW_US}],
-    "events": [
-        {"session_id": "default@0", "kind": kind, "actor": "w", "at_us": NOW_US, "payload": "{}", **seal}
-        for kind, seal in (("session.opened", {"seq": 1, "hash": "h"}), ("action.succeeded", {"action_id": "done"}))
-    ],
-}
-# Columns that later revisions added, and that say nothing of what was there before.
-EMPTY: Mapping[str, tuple[str, ...]] = {
-    "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
-    "sessions": ("closed_us", "summary", "epoch"),
-    "workers": ("host", "queues", "slots", "ready_us"),
-}
-# What revision 0002 adds to each ticket.
-ADDED: Mapping[str, dict[str, Any]] = {
-    ticket_id: {
-        "policy_hash": policy_hash,
-        "chain": one_level(within_us).text,
-        "chain_hash": one_level(within_us).hash,
-        "level": 0,
-        "votes": "[]",
-        "step": step,
-        "told_step": step,
-        "due_us": NOW_US + within_us,
-    }
-    for ticket_id, policy_hash, within_us, step in (
-        ("t-pending", "p-new", SHORT_US, 1),
-        ("t-approved", "p-new", LONG_US, 2),
-        ("t-consumed", "p-old", SHORT_US, 2),
-        ("t-expired", "p-new", SHORT_US, 2),
-    )
-}
+from tests.support.first_rows import ADDED, DECIDED, EMPTY, FIRST_ROWS, SHORT_US, action_row, insert, ticket_row
 
 
 @pytest.fixture
@@ -161,13 +33,8 @@ def older(store: Store) -> Store:
     with store.transaction() as connection:
         for table, rows in FIRST_ROWS.items():
             for row in rows:
-                connection.execute(text(_insert(table, row)), row)
+                connection.execute(text(insert(table, row)), row)
     return store
-
-
-def _insert(table: str, row: Mapping[str, Any]) -> str:
-    columns = ", ".join(f'"{column}"' for column in row)
-    return f"INSERT INTO {table} ({columns}) VALUES ({', '.join(f':{column}' for column in row)})"
 
 
 def contents(store: Store) -> dict[str, list[dict[str, Any]]]:
@@ -278,23 +145,23 @@ def test_an_upgraded_database_still_defends_itself(older: Store) -> None:
         with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
             older.run(statement, {})
     added = ADDED["t-pending"]
-    decided = _ticket("t", "done", SHORT_US, state="approved", **_DECIDED, **added)
+    decided = ticket_row("t", "done", SHORT_US, state="approved", **DECIDED, **added)
     for table, row, refused in (
         ("tickets", {**decided, "action_id": "nobody"}, "foreign key"),
-        ("actions", _action("a", "nowhere", state="queued"), "foreign key"),
-        ("actions", _action("done", "default@0", state="queued"), "unique"),
-        ("actions", _action("a", "default@0", state="asleep"), "check"),
-        ("actions", _action("a", "default@0", state="running"), "check"),
-        ("tickets", _ticket("t", "parked", SHORT_US, **added), "unique"),
+        ("actions", action_row("a", "nowhere", state="queued"), "foreign key"),
+        ("actions", action_row("done", "default@0", state="queued"), "unique"),
+        ("actions", action_row("a", "default@0", state="asleep"), "check"),
+        ("actions", action_row("a", "default@0", state="running"), "check"),
+        ("tickets", ticket_row("t", "parked", SHORT_US, **added), "unique"),
         ("tickets", {**decided, "told_step": 2}, "check"),
         ("tickets", {**decided, "chain": None}, "not.null"),
     ):
         with pytest.raises((psycopg.IntegrityError, sqlite3.IntegrityError), match=f"(?i){refused}"):
-            older.run(_insert(table, row), row)
+            older.run(insert(table, row), row)
     with pytest.raises((psycopg.IntegrityError, sqlite3.IntegrityError), match=r"(?i)foreign key"):
         older.run("DELETE FROM actions WHERE id = 'busy' OR id = 'parked'", {})
     assert contents(older) == before
-    older.run(_insert("tickets", decided), decided)
+    older.run(insert("tickets", decided), decided)
     older.run("UPDATE actions SET state = 'cancelled', delivered_us = 1 WHERE id = 'parked'", {})
 
 
@@ -314,7 +181,7 @@ def checks_foreign_keys(store: Store) -> bool:
     """Whether the connections that the pool lends, one that an upgrade used among them, refuse a dangling row."""
     entry = {**FIRST_ROWS["entries"][0], "account_id": "nobody's", "attempt": 2}
     try:
-        store.run(_insert("entries", entry), entry)
+        store.run(insert("entries", entry), entry)
     except (psycopg.IntegrityError, sqlite3.IntegrityError):
         return True
     return False
@@ -325,8 +192,8 @@ def test_an_upgrade_refuses_rows_that_refer_to_nothing(sqlite_url: str, request:
     request.addfinalizer(store.close)
     migrate.upgrade(store, "0001")
     with store.reshaping() as connection:
-        lost = _action("a", "nowhere", state="queued")
-        connection.execute(text(_insert("actions", lost)), lost)
+        lost = action_row("a", "nowhere", state="queued")
+        connection.execute(text(insert("actions", lost)), lost)
     before = catalog(store), contents(store)
     with pytest.raises(StateConflict, match=r"is incomplete \(1 of actions without their sessions\)"):
         migrate.upgrade(store)

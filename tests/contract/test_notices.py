@@ -11,7 +11,7 @@ import pytest
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.operations import audit, decide, notify, switches
-from governance.operations.admit import Parked
+from governance.operations.answers import Parked
 from governance.operations.escalate import escalate_overdue
 from governance.operations.finish import AskedToRetry
 from governance.operations.notify import Notice, TicketSteps

@@ -2,7 +2,7 @@
 
 from governance.core.actions import Lease
 from governance.operations import audit, heartbeat, recover, relay
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from governance.operations.finish import Fenced
 from tests.support.governed import LEASE, Desk, ManualClock
 

@@ -2,7 +2,7 @@
 
 from governance.core.policy import Risk
 from governance.operations import relay
-from governance.operations.admit import Deferred, Denied
+from governance.operations.answers import Deferred, Denied
 from tests.support.governed import Desk, ManualClock
 
 

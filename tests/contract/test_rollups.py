@@ -12,7 +12,7 @@ from governance.core.policy import Risk
 from governance.core.rollups import FLEET, HOUR_US
 from governance.core.trends import Line, Span
 from governance.operations import audit, decide, recover
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from governance.operations.drills import finish as finish_drill
 from governance.operations.drills import start as start_drill
 from governance.operations.escalate import escalate_overdue

@@ -15,7 +15,7 @@ from governance.core.switches import Mode, Scope
 from governance.core.transitions import admitted
 from governance.errors import InvalidOption, NotAllowed, NotFound
 from governance.operations import audit, decide, rotation, switches
-from governance.operations.admit import Parked
+from governance.operations.answers import Parked
 from governance.operations.recover import child_gone
 from governance.operations.rotation import rotate
 from governance.store.changes import apply

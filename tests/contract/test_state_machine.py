@@ -15,7 +15,7 @@ from governance.operations.escalate import escalate_overdue
 from tests.support import books
 from tests.support.governed import Desk, ManualClock, make_governance
 from tests.support.machine import BOSS, Operations
-from tests.support.model import MINUTE_US, POLICIES, SCOPES, STREAMS, TERMINAL, WAITING, Engaged
+from tests.support.modelled import MINUTE_US, POLICIES, SCOPES, STREAMS, TERMINAL, WAITING, Engaged
 
 # For looking longer: ACP_TEST_RUNS=2000.
 RUNS = int(os.environ.get("ACP_TEST_RUNS", "40"))

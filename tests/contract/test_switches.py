@@ -13,7 +13,7 @@ from governance.core.policy import Risk
 from governance.core.switches import EVERYTHING, Mode, Scope
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
 from governance.operations import audit, decide, relay, switches
-from governance.operations.admit import Admitted, Cancelled, Deferred, Denied, Dropped
+from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Dropped
 from governance.operations.resolve import revoked
 from tests.support import books
 from tests.support.governed import ANN, BOB, POLICY, Desk, ManualClock, make_governance

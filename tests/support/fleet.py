@@ -62,6 +62,7 @@ class Shop:
         migrate.upgrade(store)
         store.close()
         self.tasks = self._import()
+        self.lasting = importlib.import_module("tests.support.lasting")
 
     @property
     def gov(self) -> Governance:

@@ -11,7 +11,8 @@ from governance.core.instants import SECOND_US
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.core.principals import Principal
-from governance.operations.admit import Admission, Admitted, Arrival, admit
+from governance.operations.admit import Arrival, admit
+from governance.operations.answers import Admission, Admitted
 from governance.operations.context import Governance, Limits
 from governance.operations.finish import Finish, Finished, Outcome, Succeeded, finish
 from governance.operations.submit import Submitted, submit

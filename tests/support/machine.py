@@ -19,13 +19,14 @@ from governance.core.principals import Principal
 from governance.core.switches import Scope
 from governance.errors import InvalidOption, NotAllowed, StateConflict
 from governance.operations import decide, grants, heartbeat, relay, switches
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from governance.operations.commanded import Decided
 from governance.operations.decide import EditedArguments, GrantTerms
 from governance.operations.finish import AskedToRetry, Fenced, Outcome, Raised, Settled, Stopped, Succeeded, give_back
 from governance.operations.submit import Recorded, Repeated, submit
 from tests.support.governed import Desk, ManualClock
-from tests.support.model import HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Model, Standing
+from tests.support.model import Model
+from tests.support.modelled import HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Standing
 
 PEOPLE = {"lee": "team-lead", "oona": "on-call", "ann": "any", "bob": "any", "u1": "any"}
 ROLES = {"team-lead": "approver:team-lead", "on-call": "approver:on-call", "any": "approver"}

@@ -18,7 +18,7 @@ from governance.core.principals import Principal
 from governance.core.switches import Mode, Scope
 from governance.errors import StateConflict
 from governance.operations import decide, switches
-from governance.operations.admit import Admitted, Denied
+from governance.operations.answers import Admitted, Denied
 from governance.operations.escalate import escalate_overdue
 from tests.support.governed import ANN, Desk, make_governance, submission
 

@@ -228,30 +228,6 @@ def test_what_is_not_ready_is_named_without_its_password(terminal: Terminal, nam
     assert "hush" not in ran.out + ran.err
 
 
-def test_the_doctor_says_what_to_do(terminal: Terminal, desk: Desk) -> None:
-    heartbeat.register(desk.gov, "celery@here#1", 4711)
-    ran = terminal.acp("doctor", "--json")
-    assert ran.code == 5
-    found = {check["name"]: check for check in ran.json["checks"]}
-    assert {name for name, check in found.items() if check["status"] == "fail"} == {"broker"}
-    assert (found["beat"]["status"], found["control queue"]["status"]) == ("warn", "warn")
-    assert "set ACP_BROKER_URL" in found["broker"]["advice"]
-    assert found["workers"]["detail"].startswith("celery@here#1 heard of ")
-    assert ran.json["settings"]["database_url"].endswith("cli.db")
-    shown = terminal.acp("doctor")
-    assert "FAIL  broker" in shown.out
-    assert "hush" not in ran.out + shown.out
-
-
-def test_the_doctor_goes_on_after_a_failure(terminal: Terminal) -> None:
-    ran = terminal.acp("doctor", "--json", ACP_POLICY="absent.yaml", ACP_BROKER_URL="redis://:hush@127.0.0.1:1/0")
-    status = {check["name"]: check["status"] for check in ran.json["checks"]}
-    assert ran.code == 5
-    assert (status["policy"], status["database"], status["broker"]) == ("fail", "fail", "fail")
-    assert status["tasks"] == "ok"
-    assert "hush" not in ran.out
-
-
 def test_it_is_a_command_of_celery_and_publishes_with_its_app(terminal: Terminal, desk: Desk) -> None:
     made = refund(desk)
     (terminal.folder / "theirs.py").write_text(

@@ -5,7 +5,7 @@ import json
 from acp_tasks.message import arguments_json, digest
 from governance.core.actions import Submission
 from governance.operations import audit
-from governance.operations.admit import Admitted
+from governance.operations.answers import Admitted
 from tests.support.asking import LEADS, action, payloads, row
 from tests.support.governed import Desk
 from tests.support.terminal import Terminal

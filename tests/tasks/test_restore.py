@@ -36,9 +36,9 @@ def test_the_agent_goes_on_from_its_state_and_what_came_after_is_stopped(shop: S
     assert shop.tasks.remembers.delay(1).get(timeout=20) is None
     point = saved(shop)
     assert shop.tasks.remembers.delay(2).get(timeout=20) == {"n": 1}
-    later = shop.tasks.sleeps.delay(str(shop.folder))
+    later = shop.lasting.sleeps.delay(str(shop.folder))
     bystander = shop.tasks.waits.apply_async((str(shop.folder),), stream="other")
-    waiting = shop.tasks.sleeps.apply_async((str(shop.folder),), countdown=60)
+    waiting = shop.lasting.sleeps.apply_async((str(shop.folder),), countdown=60)
     eventually(lambda: len(shop.effects()) == 2, "both run")
     report = restore(shop.tasks.app, shop.gov, point.id, reason="it went astray", by=ANN)
     assert [(one.action_id, one.state) for one in report.stopped] == [(later.id, "cancelled")]

@@ -70,12 +70,12 @@ def test_every_kind_of_body_stops_and_other_work_goes_on(shop: Shop) -> None:
     workers = [shop.worker(name, concurrency=4) for name in ("w1", "w2")]
     for worker in workers:
         worker.ready()
-    kinds = [tasks.cooperates, tasks.sleeps, tasks.sleeps_once, tasks.starts]
+    kinds = [shop.lasting.cooperates, shop.lasting.sleeps, shop.lasting.sleeps_once, shop.lasting.starts]
     in_scope = [kind.apply_async((folder,), stream="bad") for kind in kinds]
     bystander = tasks.waits.apply_async((folder,), stream="good")
     begun = until_started(shop, len(in_scope))
     eventually(lambda: shop.state(bystander.id) == "running", "the bystander runs")
-    queued = [tasks.sleeps.apply_async((folder,), stream="bad", countdown=30) for _ in range(20)]
+    queued = [shop.lasting.sleeps.apply_async((folder,), stream="bad", countdown=30) for _ in range(20)]
 
     report = halt(shop, Scope.STREAM, "bad")
 
@@ -100,7 +100,7 @@ def test_every_kind_of_body_stops_and_other_work_goes_on(shop: Shop) -> None:
 
     settle(shop, in_scope[2], "ActionStopped")
 
-    late = tasks.sleeps.apply_async((folder,), stream="bad")
+    late = shop.lasting.sleeps.apply_async((folder,), stream="bad")
     assert isinstance(failure(late), ActionCancelled)
     assert set(started(shop)) == set(begun)
     (shop.folder / "go").touch()
@@ -113,7 +113,7 @@ def test_who_does_not_listen_is_killed_after_the_grace_with_what_it_started(shop
     tasks, folder = shop.tasks, str(shop.folder)
     shop.beat()
     shop.worker(concurrency=2).ready()
-    deaf = tasks.stubborn.delay(folder)
+    deaf = shop.lasting.stubborn.delay(folder)
     bystander = tasks.waits.apply_async((folder,), stream="good")
     begun = until_started(shop, 1)
     eventually(lambda: shop.state(bystander.id) == "running", "the bystander runs")
@@ -132,10 +132,10 @@ def test_who_does_not_listen_is_killed_after_the_grace_with_what_it_started(shop
 
 
 def test_a_worker_that_missed_the_word_stops_too(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    tasks, folder = shop.tasks, str(shop.folder)
+    folder = str(shop.folder)
     shop.beat()
     shop.worker(concurrency=1).ready()
-    asleep = tasks.sleeps.delay(folder)
+    asleep = shop.lasting.sleeps.delay(folder)
     until_started(shop, 1)
     monkeypatch.setattr("acp_tasks.stop.halt", lambda app, workers: [])
     report = halt(shop, Scope.SYSTEM, "*")

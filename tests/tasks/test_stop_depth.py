@@ -40,7 +40,7 @@ def begun(shop: Shop, action_id: str) -> None:
 
 
 def test_what_was_killed_does_not_run_again_after_the_release(shop: Shop) -> None:
-    sent = shop.tasks.deaf.delay(str(shop.folder))
+    sent = shop.lasting.deaf.delay(str(shop.folder))
     begun(shop, sent.id)
     report = halt(shop, Scope.ACTION, sent.id, 0.3)
     assert [one.state for one in report.ended] == ["cancelled"]
@@ -52,7 +52,7 @@ def test_what_was_killed_does_not_run_again_after_the_release(shop: Shop) -> Non
 
 
 def test_a_cleanup_is_not_interrupted(shop: Shop) -> None:
-    sent = shop.tasks.cleans.delay(str(shop.folder))
+    sent = shop.lasting.cleans.delay(str(shop.folder))
     begun(shop, sent.id)
     report = halt(shop, Scope.ACTION, sent.id, 10)
     assert [one.state for one in report.ended] == ["cancelled"]
@@ -60,7 +60,7 @@ def test_a_cleanup_is_not_interrupted(shop: Shop) -> None:
 
 
 def test_a_stop_reaches_what_the_action_calls_directly(shop: Shop) -> None:
-    sent = shop.tasks.outer.delay(str(shop.folder))
+    sent = shop.lasting.outer.delay(str(shop.folder))
     eventually(lambda: any(line.startswith("started") for line in shop.effects()), "the inner body began")
     report = halt(shop, Scope.ACTION, sent.id, 10)
     (one,) = report.ended
@@ -71,13 +71,13 @@ def test_a_stop_reaches_what_the_action_calls_directly(shop: Shop) -> None:
 
 
 def test_of_two_switches_the_shorter_grace_counts_and_a_grace_can_be_shortened(shop: Shop) -> None:
-    first = shop.tasks.deaf.delay(str(shop.folder))
+    first = shop.lasting.deaf.delay(str(shop.folder))
     begun(shop, first.id)
     halt(shop, Scope.ACTION, first.id, 600, wait=False)
     report = halt(shop, Scope.SYSTEM, EVERYTHING, 0.5)
     assert [one.state for one in report.ended] == ["cancelled"]
     switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
-    second = shop.tasks.deaf.delay(str(shop.folder))
+    second = shop.lasting.deaf.delay(str(shop.folder))
     begun(shop, second.id)
     halt(shop, Scope.ACTION, second.id, 600, wait=False)
     again = halt(shop, Scope.ACTION, second.id, 0.2)
@@ -89,7 +89,7 @@ def test_of_two_switches_the_shorter_grace_counts_and_a_grace_can_be_shortened(s
 
 @pytest.mark.parametrize("kind", ["again", "awaits"])
 def test_whatever_a_body_is_made_of_it_ends_cancelled(shop: Shop, kind: str) -> None:
-    sent = getattr(shop.tasks, kind).delay(str(shop.folder))
+    sent = getattr(shop.lasting, kind).delay(str(shop.folder))
     begun(shop, sent.id)
     report = halt(shop, Scope.ACTION, sent.id, 10)
     assert [one.state for one in report.ended] == ["cancelled"]
@@ -101,7 +101,7 @@ def test_whatever_a_body_is_made_of_it_ends_cancelled(shop: Shop, kind: str) -> 
 
 
 def test_a_worker_that_is_frozen_is_named_and_stops_when_it_wakes_up(shop: Shop) -> None:
-    sent = shop.tasks.sleeps.delay(str(shop.folder))
+    sent = shop.lasting.sleeps.delay(str(shop.folder))
     begun(shop, sent.id)
     (running,) = switches.running_in(shop.gov, Switch("", Scope.ACTION, sent.id, Mode.KILL, "", 0, 0))
     pids = [shop.processes[-1].pid, int(running.child.rpartition("-")[2])]

@@ -31,7 +31,7 @@ def began(shop: Shop, action_id: str) -> bool:
 def test_what_runs_stops_and_the_worker_goes_on(shop: Shop, pool: str, kinds: tuple[str, ...]) -> None:
     shop.worker(pool=pool).ready()
     for kind in kinds:
-        sent = getattr(shop.tasks, kind).delay(str(shop.folder))
+        sent = getattr(shop.lasting, kind).delay(str(shop.folder))
         eventually(partial(began, shop, sent.id), f"{kind} began")
         report = stop(
             shop.tasks.app, shop.gov, Scope.SYSTEM, EVERYTHING, mode=Mode.KILL, reason="a test", by=ANN, grace_s=20

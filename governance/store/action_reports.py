@@ -1,0 +1,60 @@
+"""Actions as people read them: listed, counted, whole."""
+
+from sqlalchemy import RowMapping, func, select
+
+from governance.core.actions import State
+from governance.store.engine import Reader, Store
+from governance.store.schema.ledger import entries
+from governance.store.schema.work import actions
+
+
+def counts_by_state(store: Reader) -> dict[str, int]:
+    found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
+    return {str(row[0]): int(row[1]) for row in found}
+
+
+def without_trail(store: Reader) -> int:
+    """How many actions no event speaks of."""
+    found = store.read(
+        "SELECT count(*) FROM actions a WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.action_id = a.id)", {}
+    )
+    return int(found[0][0])
+
+
+def listing(store: Store, *, state: State | None, session_id: str | None, limit: int) -> list[RowMapping]:
+    """Actions for people, newest first."""
+    query = select(actions).order_by(actions.c.created_us.desc(), actions.c.id).limit(limit)
+    if state is not None:
+        query = query.where(actions.c.state == state)
+    if session_id is not None:
+        query = query.where(actions.c.session_id == session_id)
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def of_agent(store: Store, agent_id: str, *, except_id: str, limit: int) -> list[RowMapping]:
+    """What an agent asked for, the newest first, without one action."""
+    query = (
+        select(actions)
+        .where(actions.c.agent_id == agent_id, actions.c.id != except_id)
+        .order_by(actions.c.created_us.desc(), actions.c.id)
+        .limit(limit)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def whole(store: Store, action_id: str) -> RowMapping | None:
+    with store.statement() as connection:
+        return connection.execute(select(actions).where(actions.c.id == action_id)).mappings().first()
+
+
+def spent(store: Store, action_id: str) -> dict[str, int]:
+    """What an action has posted so far, by account."""
+    query = (
+        select(entries.c.account_id, func.sum(entries.c.posted_delta))
+        .where(entries.c.action_id == action_id)
+        .group_by(entries.c.account_id)
+    )
+    with store.statement() as connection:
+        return {str(account): int(total) for account, total in connection.execute(query)}
