@@ -13,7 +13,7 @@ from acp_tasks.stop import Ended, stop
 from governance.core.principals import Principal
 from governance.core.switches import Mode, Scope
 from governance.errors import InvalidOption, StateConflict
-from governance.operations import checkpoints, switches
+from governance.operations import checkpoints, clearing, switches
 from governance.operations.checkpoints import Restored, SavedPoint
 from governance.operations.context import Governance
 
@@ -51,7 +51,7 @@ def restore(
     for action_id in restored.cancelled:
         deliver(app, gov, action_id)
     if not paused.repeated or paused.switch.reason == why:
-        for action_id in switches.release(gov, paused.switch.id, reason=why, by=by):
+        for action_id in clearing.release(gov, paused.switch.id, reason=why, by=by):
             deliver(app, gov, action_id)
         said(f"stream {point.stream} goes on in session {restored.session_id}")
     return RestoreReport(point, restored, stopped)
@@ -64,7 +64,7 @@ def _stop_later(
     for action_id in checkpoints.running_since(gov, point):
         report = stop(app, gov, Scope.ACTION, action_id, mode=Mode.KILL, reason=why, by=by, grace_s=grace_s)
         if not report.repeated:
-            switches.release(gov, report.switch_id, reason=why, by=by)
+            clearing.release(gov, report.switch_id, reason=why, by=by)
         if report.still_running:
             hint = f"stream {point.stream} stays paused: look after its worker, then restore again"
             raise StateConflict("action", action_id, "running", "stopped", hint)

@@ -19,7 +19,7 @@ from benchmarks.life import Life, make_finish, make_submission
 from benchmarks.servers import DATABASES, servers
 from governance.core.actions import Lease
 from governance.core.instants import SECOND_US
-from governance.operations import audit, drill_schedule, escalate, notify, recover, relay, retention, switches
+from governance.operations import audit, clearing, drill_schedule, escalate, notify, recover, relay, retention
 from governance.operations.admit import Arrival, admit
 from governance.operations.answers import Admitted
 from governance.operations.context import Governance
@@ -160,7 +160,7 @@ def _jobs(gov: Governance) -> dict[str, dict[str, float]]:
             relay.silent(gov, 500),
         ),
         "recovery": lambda: recover.sweep(gov, "recovery"),
-        "switches": lambda: switches.sweep(gov, "switches"),
+        "switches": lambda: clearing.sweep(gov, "switches"),
         "escalation": lambda: escalate.escalate_overdue(gov, "escalation"),
         "notices": lambda: notify.anything_to_tell(gov),
         "sealing": lambda: audit.seal(gov),

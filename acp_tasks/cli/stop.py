@@ -12,7 +12,7 @@ from acp_tasks.stop import StopReport
 from acp_tasks.stop import stop as stop_fleet
 from governance.core.switches import EVERYTHING, Mode, Scope
 from governance.errors import NotFound
-from governance.operations import switches
+from governance.operations import clearing, switches
 from governance.operations.status import status as fleet_status
 
 _SCOPES = {
@@ -115,7 +115,7 @@ def release(switch_id: str | None, system: bool, reason: str, **given: Any) -> N
         raise NotFound("engaged switch", " ".join(scope or ()), "acp status shows the engaged ones")
     resumed: list[str] = []
     for one in ids:
-        resumed += switches.release(gov, one, reason=reason, by=by)
+        resumed += clearing.release(gov, one, reason=reason, by=by)
     app = celery_app()
     for action_id in resumed:
         if not deliver(app, gov, action_id):

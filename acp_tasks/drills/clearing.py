@@ -9,9 +9,10 @@ from acp_tasks.publish import deliver
 from acp_tasks.stop import stop
 from governance.core.actions import TERMINAL
 from governance.core.switches import Mode, Scope
+from governance.operations.clearing import release
 from governance.operations.context import Governance
 from governance.operations.drills import DRILL, states, tell_nobody
-from governance.operations.switches import engaged_in, release
+from governance.operations.switches import engaged_in
 
 _GRACE_S: Final = 2.0
 _REASON: Final = "the drill is over"

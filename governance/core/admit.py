@@ -172,7 +172,11 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
         case OnExhausted.DENY:
             return Refuse(f"budget:{short.unit}", reason)
         case OnExhausted.STOP:
-            return EngageSwitch(Scope.SESSION, snapshot.session.id, f"budget:{short.unit}", reason)
+            rule = f"budget:{short.unit}"
+            # Money that is only held may come back, and one action that is too large for it all says nothing of it.
+            used = short.posted + (short.held if short.unit is Unit.ACTIONS else 0)
+            used_up = wanted <= (short.limit or 0) < used + wanted
+            return EngageSwitch(Scope.SESSION, snapshot.session.id, rule, reason) if used_up else Refuse(rule, reason)
         case _:
             assert_never(snapshot.on_exhausted)
 

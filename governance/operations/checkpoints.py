@@ -17,10 +17,10 @@ from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.core.principals import Principal
 from governance.errors import AttemptFenced, InvalidOption, NotFound, StateConflict
+from governance.operations.clearing import cancel_each
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.rotation import turn
 from governance.operations.sessions import in_force
-from governance.operations.switches import cancel_each
 from governance.store import actions, checkpoints, rotation
 from governance.store.events import append_in
 

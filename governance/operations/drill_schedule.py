@@ -12,9 +12,10 @@ from sqlalchemy import RowMapping
 from governance.core.drills import Findings, Kind, Step, parse_report
 from governance.core.switches import Scope
 from governance.operations import notify
+from governance.operations.clearing import release
 from governance.operations.context import Governance
 from governance.operations.drills import DRILL, GIVEN_UP_S, Drill, finish, raise_failed, trail, unfinished
-from governance.operations.switches import engaged_in, release
+from governance.operations.switches import engaged_in
 from governance.store import drills
 
 #: Of its cadence; then a drill that should have finished is missed.

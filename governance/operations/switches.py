@@ -4,28 +4,22 @@ The row is the truth. An admission decides at an epoch and is written only at th
 a switch on nothing in its scope starts, whatever was told to whom. Everything after that commit only clears up.
 """
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import RowMapping
 
 from governance.core.actions import State
-from governance.core.changes import Author, Change
-from governance.core.endings import cancelled
 from governance.core.events import Event
 from governance.core.principals import Principal
 from governance.core.switches import EVERYTHING, Board, Mode, Scope, Subject, Switch, stopping
-from governance.core.tickets import MoveTicket, TicketState
-from governance.core.transitions import released
-from governance.errors import InvalidOption, NotFound, StateConflict
+from governance.errors import InvalidOption
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
 from governance.operations.sessions import in_force
 from governance.store import events, sweeps, switches
 from governance.store import sessions as store_sessions
 from governance.store.actions import ActionRow
-from governance.store.changes import apply_each
 
 GRACE_S: Final = 10.0
 _BATCH: Final = 500
@@ -95,28 +89,6 @@ def engage(
 def engage_by_budget(gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str) -> Engaged:
     """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope."""
     return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S)
-
-
-def release(gov: Governance, switch_id: str, *, reason: str, by: Principal) -> list[str]:
-    """Lets work in scope start again; the ids of what was paused and is queued now, to be published.
-
-    What was cancelled stays cancelled. Raises NotFound, StateConflict, InvalidOption, NotAllowed.
-    """
-    require(by, "operator")
-    if not reason.strip():
-        raise InvalidOption("reason", reason, "a sentence for the trail: why it is safe again")
-    found = switches.find(gov.store, switch_id)
-    if found is None:
-        raise NotFound("switch", switch_id, "acp status shows the engaged ones")
-    if found["released_us"] is None:
-        # What was killed and waits again must not be the first to run.
-        cancel_waiting(gov, _switch(found), by.actor)
-    now_us = gov.clock.now_us()
-    event = _event(gov, "switch.released", by.actor, now_us, Scope(found["scope"]), found["scope_id"])
-    event = _with(event, switch=switch_id, mode=found["mode"], reason=reason)
-    if not switches.release(gov.store, switch_id, by=by.actor, reason=reason, at_us=now_us, event=event):
-        raise StateConflict("switch", switch_id, "released", "released again", "acp status --all shows by whom")
-    return resume(gov, by.actor)
 
 
 def engaged_in(gov: Governance, scope: Scope, scope_id: str) -> list[str]:
@@ -191,64 +163,22 @@ def to_stop(gov: Governance, worker_id: str) -> list[Stopping]:
     return found
 
 
-def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
-    """Cancels everything in scope that waits (queued, parked, deferred), to the end; the ids."""
-    if switch.mode is not Mode.KILL:
-        return []
-    where, values = switches.in_scope(gov.store, switch)
-    done: list[str] = []
-    after = (0, "")
-    while page := sweeps.waiting_where(gov.store, where, values, after=after, limit=_BATCH):
-        after = (page[-1].created_us, page[-1].ref.id)
-        covered = [action for action in page if switch.covers(subject_of(action))]
-        done += cancel_each(gov, covered, rule=switch.rule, reason=switch.reason, actor=actor)
-    return done
-
-
-def cancel_each(gov: Governance, waiting: Iterable[ActionRow], *, rule: str, reason: str, actor: str) -> list[str]:
-    """Cancels actions that have not started, with their open tickets; the ids of those that had not moved on."""
-    return _each(gov, waiting, lambda action: _cancellation(gov, action, rule, reason, actor))
-
-
-def resume(gov: Governance, actor: str) -> list[str]:
-    """Queues what waits for the end of a pause that is over; the ids, to be published."""
-    done: list[str] = []
-    while page := sweeps.paused_by_released(gov.store, _BATCH):
-        moved = _each(
-            gov, page, lambda action: released(action.ref, Author(actor, gov.clock.now_us()), cause="resumed")
-        )
-        done += moved
-        if not moved:
-            break
-    return done
-
-
-def sweep(gov: Governance, actor: str) -> tuple[int, list[str]]:
-    """What an engagement or a release that was cut short left to do, and what came into scope since.
-
-    Returns how many were cancelled, and the ids that were resumed, to be published.
-    """
-    kills = [switch for switch in board_now(gov).engaged if switch.mode is Mode.KILL]
-    cancelled_count = sum(len(cancel_waiting(gov, switch, actor)) for switch in kills)
-    return cancelled_count, resume(gov, actor)
-
-
 def _engage(
     gov: Governance, scope: Scope, scope_id: str, mode: Mode, reason: str, actor: str, grace_s: float
 ) -> Engaged:
     now_us = gov.clock.now_us()
     switch = Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
-    event = _event(gov, "switch.engaged", actor, now_us, scope, scope_id)
-    event = _with(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
+    event = switch_event(gov, "switch.engaged", actor, now_us, scope, scope_id)
+    event = with_more(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
     engaged_id = switches.engage(gov.store, switch, by=actor, event=event)
     if engaged_id == switch.id:
         return Engaged(switch, repeated=False)
     first = switches.find(gov.store, engaged_id)
     assert first is not None, "a switch is never deleted"
-    return Engaged(_switch(first), repeated=True)
+    return Engaged(read_switch(first), repeated=True)
 
 
-def _switch(row: RowMapping) -> Switch:
+def read_switch(row: RowMapping) -> Switch:
     return Switch(
         row["id"],
         Scope(row["scope"]),
@@ -260,37 +190,14 @@ def _switch(row: RowMapping) -> Switch:
     )
 
 
-def _event(gov: Governance, kind: str, actor: str, now_us: int, scope: Scope, scope_id: str) -> Event:
-    """In the trail of the session it is about, else in that of the fleet's own session."""
-    known = scope is Scope.SESSION and store_sessions.find(gov.store, scope_id) is not None
+def switch_event(
+    gov: Governance, kind: str, actor: str, now_us: int, scope: Scope, scope_id: str, *, closed: bool = False
+) -> Event:
+    """In the trail of the session it is about, unless that is closed; else in that of the fleet's own session."""
+    known = scope is Scope.SESSION and not closed and store_sessions.find(gov.store, scope_id) is not None
     session_id = scope_id if known else in_force(gov, CONTROL_STREAM, now_us).session.id
     return Event(session_id, kind, actor, now_us, payload={"scope": str(scope), "scope_id": scope_id})
 
 
-def _with(event: Event, **more: object) -> Event:
+def with_more(event: Event, **more: object) -> Event:
     return Event(event.session_id, event.kind, event.actor, event.at_us, payload={**event.payload, **more})
-
-
-def _each(gov: Governance, found: Iterable[ActionRow], change: Callable[[ActionRow], Change]) -> list[str]:
-    changes = [change(action) for action in found]
-    return [made.expected.id for made, applied in zip(changes, apply_each(gov.store, changes), strict=True) if applied]
-
-
-def _cancellation(gov: Governance, action: ActionRow, rule: str, reason: str, actor: str) -> Change:
-    now_us = gov.clock.now_us()
-    ticket = action.ticket
-    due = action.not_before_us is None or action.not_before_us <= now_us
-    move = (
-        MoveTicket(
-            ticket.id,
-            ticket.step,
-            TicketState.PENDING,
-            TicketState.CANCELLED,
-            now_us,
-            actor,
-            f"cancelled: {rule}",
-        )
-        if ticket is not None and ticket.state is TicketState.PENDING
-        else None
-    )
-    return cancelled(action.ref, Author(actor, now_us), rule=rule, reason=reason, ticket=move, due=due)

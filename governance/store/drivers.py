@@ -12,6 +12,9 @@ from governance.errors import SettingsInvalid, StoreUnavailable
 
 SQLITE_BUSY_MS: Final = 30_000
 STATEMENT_MS: Final = 30_000
+# A process that is suspended in the middle of a transaction holds its locks, the admissions' side of the epochs' lock
+# among them, and with that every stop and the whole fleet.
+_SUSPENDED_MS: Final = 5_000
 
 
 def parse(url: str) -> tuple[URL, str]:
@@ -45,7 +48,8 @@ def postgresql(url: URL, pool_size: int) -> Engine:
                 "prepare_threshold": 1,
                 "application_name": "acp",
                 # A server that hangs is away; nothing here takes long but audits and migrations, which say so.
-                "options": f"-c statement_timeout={STATEMENT_MS}",
+                "options": f"-c statement_timeout={STATEMENT_MS}"
+                f" -c idle_in_transaction_session_timeout={_SUSPENDED_MS}",
                 "keepalives_idle": 15,
                 "tcp_user_timeout": 15_000,
             },

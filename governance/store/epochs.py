@@ -26,6 +26,4 @@ SWITCH_EPOCH: Final = f"""CREATE OR REPLACE FUNCTION switch_epoch() RETURNS bigi
 def exclude_admissions(store: Store, connection: Connection) -> None:
     """Waits for the admissions under way and holds off others until the commit."""
     if store.is_postgresql:
-        # A client that is suspended in here would hold off the whole fleet.
-        connection.execute(text("SET LOCAL idle_in_transaction_session_timeout = '5s'"))
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": LOCK})

@@ -13,6 +13,7 @@ from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
 from governance.store.schema.decisions import switches
+from governance.store.schema.work import sessions
 
 _COLUMNS: Final = {
     Scope.ACTION: "id",
@@ -110,6 +111,18 @@ def engaged_in(store: Store, scope: Scope, scope_id: str) -> list[RowMapping]:
     """The engaged switches of exactly this scope, in either mode."""
     query = select(switches).where(
         switches.c.scope == scope, switches.c.scope_id == scope_id, switches.c.released_us.is_(None)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def of_closed_sessions(store: Store, limit: int) -> list[RowMapping]:
+    """The engaged switches on sessions that are closed."""
+    query = (
+        select(switches)
+        .join(sessions, sessions.c.id == switches.c.scope_id)
+        .where(switches.c.scope == Scope.SESSION, switches.c.released_us.is_(None), sessions.c.closed_us.is_not(None))
+        .limit(limit)
     )
     with store.statement() as connection:
         return list(connection.execute(query).mappings())

@@ -10,11 +10,12 @@ from acp_tasks.metrics import families
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.operations import audit, heartbeat
+from governance.operations.clearing import release
 from governance.operations.decide import approve
 from governance.operations.heartbeat import Post
 from governance.operations.metrics import Measures, measure
 from governance.operations.readiness import beat_missing, worker_missing
-from governance.operations.switches import engage, release
+from governance.operations.switches import engage
 from governance.operations.ticks import claim
 from tests.support.fleet import ROOT
 from tests.support.governed import ANN, Desk, ManualClock, make_governance

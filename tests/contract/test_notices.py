@@ -10,7 +10,7 @@ import pytest
 
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
-from governance.operations import audit, decide, notify, switches
+from governance.operations import audit, clearing, decide, notify, switches
 from governance.operations.answers import Parked
 from governance.operations.escalate import escalate_overdue
 from governance.operations.finish import AskedToRetry
@@ -146,7 +146,7 @@ def test_more_time_and_then_a_refusal(desk: Desk) -> None:
 def test_a_kill_switch_cancels_a_request(desk: Desk) -> None:
     desk.submit(risk=Risk.HIGH)
     engaged = switches.engage(desk.gov, Scope.STREAM, "default", mode=Mode.KILL, reason="it misbehaves", by=ANN)
-    switches.cancel_waiting(desk.gov, engaged.switch, "principal:ann")
+    clearing.cancel_waiting(desk.gov, engaged.switch, "principal:ann")
     seen = told(desk)
     assert kinds(seen) == ["requested", "cancelled"]
     assert said(seen[1], "decided_by", "decision_reason") == ("principal:ann", "it misbehaves")

@@ -14,7 +14,7 @@ from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.core.transitions import admitted
 from governance.errors import InvalidOption, NotAllowed, NotFound
-from governance.operations import audit, decide, rotation, switches
+from governance.operations import audit, clearing, decide, rotation, switches
 from governance.operations.answers import Parked
 from governance.operations.recover import child_gone
 from governance.operations.rotation import rotate
@@ -167,7 +167,7 @@ def test_a_pause_of_one_session_is_not_escaped_by_its_turn(desk: Desk) -> None:
     done = rotate(desk.gov, "test")
     assert (done.carried, done.closed) == (0, [])
     assert type(desk.arrive(made)).__name__ == "Deferred"
-    switches.release(desk.gov, pause.id, reason="over", by=ANN)
+    clearing.release(desk.gov, pause.id, reason="over", by=ANN)
     done = rotate(desk.gov, "test")
     assert (done.carried, done.closed) == (1, [session])
     assert desk.admitted(made).ref.session_id != session

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 
 from governance.core.switches import EVERYTHING, Mode, Scope
-from governance.operations import audit, heartbeat, recover, resolve, switches
+from governance.operations import audit, clearing, heartbeat, recover, resolve, switches
 from governance.operations.escalate import escalate_overdue
 from tests.support import books
 from tests.support.governed import Desk, ManualClock, make_governance
@@ -50,7 +50,7 @@ class Fleet(Operations):
         if releases and self.model.switches:
             switch = data.draw(st.sampled_from(self.model.switches))
             self._cancelled_by([switch])
-            resumed = switches.release(gov, switch.id, reason="safe", by=BOSS)
+            resumed = clearing.release(gov, switch.id, reason="safe", by=BOSS)
             self.model.switches.remove(switch)
             assert set(resumed) == self._resumed()
             return
@@ -62,7 +62,7 @@ class Fleet(Operations):
         if not same:
             self.model.switches.append(Engaged(engaged.switch.id, scope, scope_id, kill))
         if data.draw(st.booleans()):
-            cancelled = switches.cancel_waiting(gov, engaged.switch, "test")
+            cancelled = clearing.cancel_waiting(gov, engaged.switch, "test")
             assert set(cancelled) == self._cancelled_by([s for s in self.model.switches if s.id == engaged.switch.id])
 
     def _drawn(self, data: st.DataObject) -> tuple[str, str, bool]:
@@ -103,7 +103,7 @@ class Fleet(Operations):
         if "up" in jobs:
             self._escalate()
         if "clear" in jobs:
-            cancelled, resumed = switches.sweep(self.desk().gov, "switches")
+            cancelled, resumed = clearing.sweep(self.desk().gov, "switches")
             assert cancelled == len(self._cancelled_by(self.model.switches))
             assert set(resumed) == self._resumed()
 
@@ -206,14 +206,14 @@ class Fleet(Operations):
         """Leaves nothing behind that another run could meet, and finds the whole trail in order."""
         gov = self.desk().gov
         stop = switches.engage(gov, Scope.SYSTEM, EVERYTHING, mode=Mode.KILL, reason="over", by=BOSS)
-        switches.cancel_waiting(gov, stop.switch, "test")
+        clearing.cancel_waiting(gov, stop.switch, "test")
         for act in self.model.in_state("running"):
             recover.child_gone(gov, self.workers[act.worker], "child-1", "over")
-        switches.sweep(gov, "test")
+        clearing.sweep(gov, "test")
         for (id_,) in gov.store.read("SELECT id FROM actions WHERE state = 'in_doubt'", {}):
             resolve.resolve(gov, id_, outcome="failed", by=BOSS, reason="over", command_id=None)
         for switch in switches.board_now(gov).engaged:
-            switches.release(gov, switch.id, reason="over", by=BOSS)
+            clearing.release(gov, switch.id, reason="over", by=BOSS)
         left = {str(row[0]) for row in gov.store.read("SELECT DISTINCT state FROM actions", {})}
         assert left <= set(TERMINAL)
         assert gov.store.read("SELECT id FROM accounts WHERE held <> 0", {}) == []

@@ -12,7 +12,7 @@ from governance.clock import SystemClock
 from governance.core.policy import Risk
 from governance.core.switches import EVERYTHING, Mode, Scope
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
-from governance.operations import audit, decide, relay, switches
+from governance.operations import audit, clearing, decide, relay, switches
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Dropped
 from governance.operations.resolve import revoked
 from tests.support import books
@@ -42,7 +42,7 @@ def engage(desk: Desk, scope: Scope, scope_id: str, mode: Mode = Mode.KILL) -> s
 
 
 def release(desk: Desk, engaged: switches.Engaged) -> list[str]:
-    return switches.release(desk.gov, engaged.switch.id, reason="it is safe again", by=ANN)
+    return clearing.release(desk.gov, engaged.switch.id, reason="it is safe again", by=ANN)
 
 
 def count(desk: Desk, sql: str) -> int:
@@ -64,7 +64,7 @@ def test_nothing_starts_after_a_system_kill_and_everything_that_waits_is_cancell
         stop = engage(racing, Scope.SYSTEM, EVERYTHING)
         engaged_s = time.monotonic()
         started = count(racing, begun)
-        cancelled = switches.cancel_waiting(racing.gov, stop.switch, "test")
+        cancelled = clearing.cancel_waiting(racing.gov, stop.switch, "test")
         left = count(racing, "actions WHERE state IN ('queued', 'parked', 'deferred')")
         seen = running.result()
     assert count(racing, begun) == started == seen["Admitted"]
@@ -110,7 +110,7 @@ def test_what_waits_in_whatever_state_is_cancelled_with_its_ticket(desk: Desk) -
 
     waiting = [deferred, asked, approved, paused, queued]
     stop = engage(desk, Scope.SYSTEM, EVERYTHING)
-    assert set(switches.cancel_waiting(desk.gov, stop.switch, "test")) == {made.action_id for made in waiting}
+    assert set(clearing.cancel_waiting(desk.gov, stop.switch, "test")) == {made.action_id for made in waiting}
     assert [desk.state(made) for made in waiting] == ["cancelled"] * 5
     assert (desk.state(runs), desk.state(over)) == ("running", "denied")
     tickets = desk.gov.store.read("SELECT state FROM tickets ORDER BY state", {})
@@ -143,7 +143,7 @@ def test_a_scope_is_stopped_and_not_its_neighbour(
     waits, neighbour = desk.submit(**its), desk.submit(**others)
     scope_id = {Scope.NAME: "case.*", Scope.MODEL: "m-*"}.get(scope, str(next(iter(its.values()))))
     stop = engage(desk, scope, scope_id)
-    assert switches.cancel_waiting(desk.gov, stop.switch, "test") == [waits.action_id]
+    assert clearing.cancel_waiting(desk.gov, stop.switch, "test") == [waits.action_id]
     refused = desk.arrive(desk.submit(**its))
     assert isinstance(refused, Cancelled)
     assert refused.rule == f"switch:{scope}:{scope_id}"
@@ -177,7 +177,7 @@ def test_a_pause_defers_and_its_release_resumes_exactly_what_it_held_up(desk: De
         assert isinstance(desk.arrive(made), Deferred)
     clock(desk).pass_s(600)
     assert relay.release_due(desk.gov, "relay", 10) == [], "a pause has no time"
-    assert switches.cancel_waiting(desk.gov, by_user.switch, "test") == []
+    assert clearing.cancel_waiting(desk.gov, by_user.switch, "test") == []
 
     assert release(desk, by_user) == [mine.action_id]
     assert [desk.state(made) for made in (mine, both, theirs, by_budget)] == ["queued", *["deferred"] * 3]
@@ -193,11 +193,11 @@ def test_a_release_has_a_reason_a_name_and_happens_once(desk: Desk) -> None:
     stop = engage(desk, Scope.AGENT, "a1")
     assert engage(desk, Scope.AGENT, "a1") == switches.Engaged(stop.switch, repeated=True)
     with pytest.raises(InvalidOption, match="why it is safe again"):
-        switches.release(desk.gov, stop.switch.id, reason=" ", by=ANN)
+        clearing.release(desk.gov, stop.switch.id, reason=" ", by=ANN)
     with pytest.raises(NotAllowed, match="operator"):
-        switches.release(desk.gov, stop.switch.id, reason="please", by=BOB)
+        clearing.release(desk.gov, stop.switch.id, reason="please", by=BOB)
     with pytest.raises(NotFound):
-        switches.release(desk.gov, "nope", reason="please", by=ANN)
+        clearing.release(desk.gov, "nope", reason="please", by=ANN)
     assert switches.board_now(desk.gov).engaged == (stop.switch,)
     release(desk, stop)
     with pytest.raises(StateConflict, match="released again"):

@@ -7,7 +7,7 @@ from celery import chain, chord, group
 from acp_tasks.stop import stop
 from governance.core.switches import Mode, Scope
 from governance.errors import ActionCancelled, ActionDenied
-from governance.operations import switches
+from governance.operations import clearing
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
 
@@ -63,4 +63,4 @@ def test_a_cancelled_member_fails_its_chain_its_chord_and_calls_the_errback(shop
     assert (error.rule, error.reason) == ("switch:agent:rogue", "it went wild")
     errback_ran(shop, linked.parent.id, "ActionCancelled")
     assert "it went wild" in str(failure(sent))
-    switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
+    clearing.release(shop.gov, report.switch_id, reason="over", by=ANN)

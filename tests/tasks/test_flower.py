@@ -15,7 +15,7 @@ import pytest
 from acp_tasks.fleet.broker import free_port
 from acp_tasks.publish import deliver
 from governance.core.switches import Mode, Scope
-from governance.operations import switches
+from governance.operations import clearing, switches
 from tests.support.browser import rendered
 from tests.support.fleet import Shop, eventually
 from tests.support.governed import ANN
@@ -143,7 +143,7 @@ def test_what_waited_is_seen_to_run_and_to_end(flower: Flower) -> None:
     shop.approve(asked)
     flower.shows(asked, "SUCCESS")
     for switch in switches.engaged_in(shop.gov, Scope.STREAM, "small"):
-        for action_id in switches.release(shop.gov, switch, by=ANN, reason="it is back"):
+        for action_id in clearing.release(shop.gov, switch, by=ANN, reason="it is back"):
             deliver(shop.tasks.app, shop.gov, action_id)
     flower.shows(held, "STARTED")
     (shop.folder / "go").touch()

@@ -9,7 +9,7 @@ import pytest
 from acp_tasks.restore import restore
 from acp_tasks.stop import stop
 from governance.core.switches import Mode, Scope
-from governance.operations import audit, checkpoints, switches
+from governance.operations import audit, checkpoints, clearing
 from governance.operations.checkpoints import last_state
 from tests.support.fleet import Shop, assert_intact, eventually, settled
 from tests.support.governed import ANN
@@ -92,7 +92,7 @@ def test_a_stop_holds_the_loop_and_its_release_lets_it_go_on(shop: Shop) -> None
     seen = shop.gov.store.read(ticks, {})[0][0]
     eventually(lambda: shop.gov.store.read(ticks, {})[0][0] >= seen + 3, "beat's job has looked")
     assert (cycles(shop), shop.gov.store.read(made, {})[0][0]) == (before, count)
-    switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
+    clearing.release(shop.gov, report.switch_id, reason="over", by=ANN)
     assert_whole(shop)
 
 

@@ -12,7 +12,7 @@ from acp_tasks.run import Halt
 from acp_tasks.stop import StopReport, stop
 from governance.core.switches import Mode, Scope
 from governance.errors import ActionCancelled
-from governance.operations import audit, switches
+from governance.operations import audit, clearing
 from governance.operations.audit import seal
 from governance.operations.resolve import resolve
 from tests.support.fleet import Shop, eventually, failure
@@ -152,7 +152,7 @@ def test_a_pause_holds_up_what_is_in_scope_until_the_release(shop: Shop) -> None
     held = [tasks.add.apply_async((n, 1), agent_id="desk-1") for n in range(10)]
     assert tasks.add.apply_async((1, 1), agent_id="desk-2").get(timeout=20) == 2
     eventually(lambda: {shop.state(one.id) for one in held} == {"deferred"}, "all wait")
-    resumed = switches.release(shop.gov, report.switch_id, reason="it was a false alarm", by=ANN)
+    resumed = clearing.release(shop.gov, report.switch_id, reason="it was a false alarm", by=ANN)
     assert len(resumed) == 10
     for action_id in resumed:
         deliver(tasks.app, shop.gov, action_id)

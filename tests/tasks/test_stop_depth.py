@@ -13,7 +13,7 @@ from acp_tasks import offspring
 from acp_tasks.stop import StopReport, stop
 from governance.core.switches import EVERYTHING, Mode, Scope, Switch
 from governance.errors import ActionCancelled
-from governance.operations import audit, switches
+from governance.operations import audit, clearing, switches
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
 
@@ -44,7 +44,7 @@ def test_what_was_killed_does_not_run_again_after_the_release(shop: Shop) -> Non
     begun(shop, sent.id)
     report = halt(shop, Scope.ACTION, sent.id, 0.3)
     assert [one.state for one in report.ended] == ["cancelled"]
-    switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
+    clearing.release(shop.gov, report.switch_id, reason="over", by=ANN)
     assert isinstance(failure(sent), ActionCancelled)
     assert shop.tasks.add.delay(1, 1).get(timeout=20) == 2
     assert len(shop.effects()) == 1
@@ -76,7 +76,7 @@ def test_of_two_switches_the_shorter_grace_counts_and_a_grace_can_be_shortened(s
     halt(shop, Scope.ACTION, first.id, 600, wait=False)
     report = halt(shop, Scope.SYSTEM, EVERYTHING, 0.5)
     assert [one.state for one in report.ended] == ["cancelled"]
-    switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
+    clearing.release(shop.gov, report.switch_id, reason="over", by=ANN)
     second = shop.lasting.deaf.delay(str(shop.folder))
     begun(shop, second.id)
     halt(shop, Scope.ACTION, second.id, 600, wait=False)

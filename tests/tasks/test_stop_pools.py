@@ -9,7 +9,7 @@ import pytest
 from acp_tasks.stop import stop
 from governance.core.switches import EVERYTHING, Mode, Scope
 from governance.errors import ActionCancelled
-from governance.operations import switches
+from governance.operations import clearing
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
 
@@ -38,5 +38,5 @@ def test_what_runs_stops_and_the_worker_goes_on(shop: Shop, pool: str, kinds: tu
         )
         assert [one.state for one in report.ended] == ["cancelled"]
         assert isinstance(failure(sent), ActionCancelled)
-        switches.release(shop.gov, report.switch_id, reason="over", by=ANN)
+        clearing.release(shop.gov, report.switch_id, reason="over", by=ANN)
     assert shop.tasks.add.delay(1, 1).get(timeout=20) == 2
