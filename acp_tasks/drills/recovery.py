@@ -23,7 +23,7 @@ from governance.operations.resolve import resolve
 
 _POLL_S: Final = 0.1
 # Beyond the threshold, so that what comes late is measured and not only missed.
-_PATIENCE_S: Final = 5.0
+_PATIENCE_S: Final = 30.0
 
 
 def drill_recovery(app: Celery, gov: Governance, drill: Drill, *, said: Said) -> tuple[Findings, list[EventRange]]:

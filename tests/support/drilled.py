@@ -27,10 +27,12 @@ class Book:
 
     def write(self, kind: str, at_us: int, action: str | None = None, state: State | None = None, **more: Any) -> None:
         payload = canonical_json(more.pop("payload", {}))
-        actor = more.pop("actor", "test")
+        actor, attempt = more.pop("actor", "test"), more.pop("attempt", 1)
         seq = len(self.events) + 1
         self.events.append(
-            StoredEvent(next(self.ids), self.session_id, kind, actor, at_us, action, 1, state, payload, seq, "hash")
+            StoredEvent(
+                next(self.ids), self.session_id, kind, actor, at_us, action, attempt, state, payload, seq, "hash"
+            )
         )
 
     def trail(self, **changes: Any) -> Trail:
