@@ -1,5 +1,6 @@
 """Sessions whose window is over: what is left to be done in them, closing them, and turning one before its time."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from governance.store.sessions import as_session, open_in
 
 _SESSION = "s.id, s.stream, s.window_start_us, s.window_end_us, s.policy_hash"
 _OPEN = "a.delivered_us IS NULL AND a.state IN ('queued', 'parked', 'deferred', 'in_doubt', 'running')"
+_SEALED = """SELECT kind, count(*), max(seq) FROM events
+             WHERE session_id = :id AND seq IS NOT NULL GROUP BY kind"""
 
 
 def ending(store: Store, before_us: int, limit: int, after: str = "") -> list[Session]:
@@ -64,13 +67,15 @@ def close(store: Store, session: Session, *, actor: str, at_us: int) -> dict[str
 
     No admission is under way meanwhile.
     """
+    # What is sealed stays as it is: a day's millions are counted before the fleet is held up.
+    sealed = store.read(_SEALED, _id(session))
     with store.transaction() as connection:
         exclude_admissions(store, connection)
         left = rows(connection, f"SELECT 1 FROM actions a WHERE a.session_id = :id AND {_OPEN} LIMIT 1", _id(session))
         closed = rows(connection, "SELECT closed_us FROM sessions WHERE id = :id", _id(session))
         if left or closed[0][0] is not None:
             return None
-        summary = _summary(connection, session)
+        summary = _summary(connection, session, sealed)
         rows(
             connection,
             f"""UPDATE sessions SET closed_us = :at, summary = :summary, epoch = {EPOCH} + 1
@@ -144,21 +149,20 @@ def _id(session: Session) -> dict[str, Any]:
     return {"id": session.id}
 
 
-def _summary(connection: Connection, session: Session) -> dict[str, Any]:
-    kinds = rows(
-        connection,
-        """SELECT kind, sum(times) FROM (
-                SELECT kind, count(*) AS times FROM events WHERE session_id = :id AND seq IS NOT NULL GROUP BY kind
-                UNION ALL SELECT kind, count(*) FROM events WHERE session_id = :id AND seq IS NULL GROUP BY kind
-            ) AS counted GROUP BY kind ORDER BY kind""",
-        _id(session),
-    )
+def _summary(connection: Connection, session: Session, sealed: Sequence[Any]) -> dict[str, Any]:
+    kinds = Counter({kind: int(times) for kind, times, _ in sealed})
+    upto = max((last for _, _, last in sealed), default=0)
+    for rest in ("seq > :upto", "seq IS NULL"):
+        for (kind,) in rows(
+            connection, f"SELECT kind FROM events WHERE session_id = :id AND {rest}", {**_id(session), "upto": upto}
+        ):
+            kinds[kind] += 1
     accounts = rows(
         connection,
         """SELECT unit, limit_amount, posted FROM accounts WHERE scope = 'session' AND scope_id = :id ORDER BY unit""",
         _id(session),
     )
     return {
-        "events": {kind: int(times) for kind, times in kinds},
+        "events": dict(sorted(kinds.items())),
         "accounts": {unit: {"limit": limit, "posted": posted} for unit, limit, posted in accounts},
     }
