@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 RUN_ARGS ?= --horizon hour
 
+# The tests start a thousand processes: what they import is compiled once, whatever the shell says.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: run test check format lint types bench chaos lock clean
 
 run: $(READY)

@@ -3,11 +3,15 @@ children of those that do not end within the grace.
 
 A thread looks at the switches whenever the fleet says that one was engaged, and with every heartbeat: a worker that
 missed the word stops, too. While something is being stopped it looks again and again.
+
+A grace runs by this machine's monotonic clock from the moment the worker first sees the switch. So no clock that is
+ahead or is put back, and no database that was away, takes from a body the time to clean up or keeps it alive.
 """
 
 import os
 import threading
-from contextlib import suppress
+import time
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -28,6 +32,19 @@ COMMAND: Final = "acp_halt"
 # A body that usually asks by itself has this long to ask once more; then it is interrupted like any other.
 _PATIENCE_S: Final = 0.1
 _LOOK_AGAIN_S: Final = 0.05
+# What goes on for longer is looked at less often: the next look comes after this part of the time that has passed.
+_LOOK_AGAIN_PART: Final = 0.25
+
+
+@dataclass(slots=True)
+class _Underway:
+    """An attempt that is being stopped; instants are seconds of the monotonic clock."""
+
+    #: When each switch that covers it was first seen, by the id of the switch.
+    seen_s: dict[str, float] = field(default_factory=dict)
+    #: Until when it may take to end by itself.
+    until_s: float = 0.0
+    nudged_s: float | None = None
 
 
 class Halting:
@@ -37,10 +54,12 @@ class Halting:
         self.worker_id = worker_id
         self._wake = threading.Event()
         self._ended = False
-        # When each attempt was nudged last, by (action, attempt).
-        self._nudged: dict[tuple[str, int], int] = {}
-        # What was to be stopped at the last look.
+        # What is being stopped, by (action, attempt).
+        self._underway: dict[tuple[str, int], _Underway] = {}
+        # What of it can be interrupted, as it was at the last look.
         self._stopping: list[Stopping] = []
+        # The children that a file of nudges lies there for.
+        self._nudged: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="acp-halting", daemon=True)
 
     def start(self) -> None:
@@ -50,6 +69,7 @@ class Halting:
         self._ended = True
         self._wake.set()
         self._thread.join(timeout=5)
+        self._forget(set())
 
     def wake(self) -> None:
         """Look at the switches now."""
@@ -57,47 +77,81 @@ class Halting:
 
     def _run(self) -> None:
         wait_s = 0.0
+        failures = 0
         while not self._ended:
             self._wake.wait(wait_s)
             self._wake.clear()
             gov = bootstrap.governance()
-            wait_s = gov.limits.heartbeat_s
             try:
-                if self._halt(gov):
-                    wait_s = _LOOK_AGAIN_S
+                self._halt(gov)
+                failures = 0
             except StoreUnavailable as problem:
                 log.warning("switches not read", worker=self.worker_id, problem=str(problem))
-                if self._stopping:
-                    # What was known before it went away still stands, and so does its grace.
-                    self._kill_late(gov)
-                    wait_s = _LOOK_AGAIN_S
+                # What was known before it went away still stands, and so does its grace.
+                self._kill_late()
             except Exception as problem:
+                failures += 1
                 log.error("halting failed", worker=self.worker_id, problem=repr(problem))
+            wait_s = self._next_look_s(gov.limits.heartbeat_s)
+            if failures:
+                wait_s = min(wait_s, _LOOK_AGAIN_S * 2.0 ** min(failures, 10))
 
-    def _halt(self, gov: Governance) -> bool:
-        """One look; whether something is still to be stopped."""
+    def _next_look_s(self, heartbeat_s: float) -> float:
+        """Often at first, ever less so while bodies clean up or cannot be interrupted, and when a grace ends."""
+        if not self._underway:
+            return heartbeat_s
+        now_s = time.monotonic()
+        newest_s = max(seen_s for one in self._underway.values() for seen_s in one.seen_s.values())
+        left_s = [self._underway[stopping.run.key].until_s - now_s for stopping in self._stopping]
+        wait_s = min((now_s - newest_s) * _LOOK_AGAIN_PART, *(one for one in left_s if one > 0), heartbeat_s)
+        return max(wait_s, _LOOK_AGAIN_S)
+
+    def _halt(self, gov: Governance) -> None:
+        """One look."""
         found = to_stop(gov, self.worker_id)
+        self._note(gov, found)
         # A thread cannot be interrupted, it can only ask; a child that is gone is recovery's.
         children = {str(pid) for pid in (*children_of(os.getpid()), os.getpid())}
         self._stopping = [one for one in found if one.run.child in children]
-        self._kill_late(gov)
-        now_us = gov.clock.now_us()
+        self._kill_late()
         by_child: dict[str, list[Nudge]] = {}
         for one in self._stopping:
-            nudge = self._due(one, now_us, gov)
+            nudge = self._due(one)
             if nudge is not None:
                 by_child.setdefault(one.run.child, []).append(nudge)
         for child, nudges in by_child.items():
-            with suppress(ProcessLookupError):
-                interrupt.nudge(int(child), nudges)
-        for key in self._nudged.keys() - {(one.run.action_id, one.run.attempt) for one in found}:
-            del self._nudged[key]
-        return bool(found)
+            try:
+                self._nudged.add(child)
+                interrupt.nudge(self.worker_id, int(child), nudges)
+            except ProcessLookupError:
+                continue
+            except OSError as problem:
+                # A disk that is full or read-only: the others are nudged all the same, and the grace ends as it would.
+                log.error("not interrupted", worker=self.worker_id, child=child, problem=str(problem))
+        self._forget({one.run.child for one in self._stopping})
 
-    def _kill_late(self, gov: Governance) -> None:
+    def _forget(self, still: set[str]) -> None:
+        """Removes the nudges of every other child: it has stopped, or is gone."""
+        for child in self._nudged - still:
+            interrupt.forget(self.worker_id, int(child))
+        self._nudged &= still
+
+    def _note(self, gov: Governance, found: list[Stopping]) -> None:
+        """Keeps since when each attempt is being stopped and until when it may take, and forgets what has ended."""
+        now_s = time.monotonic()
+        known, self._underway = self._underway, {}
+        for one in found:
+            underway = self._underway[one.run.key] = known.get(one.run.key) or _Underway()
+            # Of several switches the one that gives it the least time.
+            underway.until_s = min(
+                underway.seen_s.setdefault(switch.id, now_s) + gov.clock.real_s(switch.grace_us)
+                for switch in one.covering
+            )
+
+    def _kill_late(self) -> None:
         """Kills the children that still run what should have ended by now."""
-        now_us = gov.clock.now_us()
-        late = {one.run.child: one for one in self._stopping if now_us >= one.until_us}
+        now_s = time.monotonic()
+        late = {one.run.child: one for one in self._stopping if now_s >= self._underway[one.run.key].until_s}
         for child, one in late.items():
             if child == str(os.getpid()) or not works_on(int(child)):
                 # A solo worker would kill itself; a child that is between two messages has ended what it ran.
@@ -110,14 +164,14 @@ class Halting:
                 # The pool notices within a second; what the child held is known to be over now.
                 heart.report(LostChild(child, f"killed after the grace of {one.switch.rule}"))
 
-    def _due(self, one: Stopping, now_us: int, gov: Governance) -> Nudge | None:
+    def _due(self, one: Stopping) -> Nudge | None:
         """The nudge that this attempt is to get now, if any: a first one, then a final one every little while."""
-        key = (one.run.action_id, one.run.attempt)
-        before_us = self._nudged.get(key)
-        if before_us is not None and now_us - before_us < gov.clock.span_us(_PATIENCE_S):
+        underway = self._underway[one.run.key]
+        before_s, now_s = underway.nudged_s, time.monotonic()
+        if before_s is not None and now_s - before_s < _PATIENCE_S:
             return None
-        self._nudged[key] = now_us
-        return Nudge(*key, Halt(one.switch.rule, one.switch.reason), final=before_us is not None)
+        underway.nudged_s = now_s
+        return Nudge(*one.run.key, Halt(one.switch.rule, one.switch.reason), final=before_s is not None)
 
 
 _halting: Halting | None = None

@@ -32,8 +32,6 @@ class LostChild:
     reason: str
 
     def tell(self, gov: Governance, worker_id: str) -> None:
-        if self.child.isdigit():
-            offspring.kill_group(int(self.child))
         for action_id, state in child_gone(gov, worker_id, self.child, self.reason):
             log.warning("child lost", action=action_id, child=self.child, became=state)
 
@@ -48,8 +46,6 @@ class EndedByForce:
     reason: str
 
     def tell(self, gov: Governance, worker_id: str) -> None:
-        if self.child.isdigit():
-            offspring.kill_group(int(self.child))
         ended_by_force(gov, self.action_id, worker_id, self.child, self.error_type, self.reason)
         log.warning("ended by force", action=self.action_id, child=self.child, why=self.reason)
 
@@ -107,6 +103,9 @@ class Heart:
 
     def report(self, report: Report) -> None:
         """Told now if the store is there, else with the next beat that finds it. Never raises: Celery has to go on."""
+        if isinstance(report, LostChild | EndedByForce) and report.child.isdigit():
+            # Once, and now: by the time that the store is back the number may be somebody else's.
+            offspring.kill_group(int(report.child))
         self._reports.append(report)
         try:
             self._tell(bootstrap.parts())

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -42,9 +43,9 @@ def listen() -> None:
     signal.signal(SIGNAL, _on_signal)
 
 
-def nudge(child_pid: int, nudges: list[Nudge]) -> None:
-    """Has the pool child stop these attempts, if it still runs them. Raises ProcessLookupError, OSError."""
-    path = _path(child_pid)
+def nudge(worker_id: str, child_pid: int, nudges: list[Nudge]) -> None:
+    """Has a worker's pool child stop these attempts, if it still runs them. Raises ProcessLookupError, OSError."""
+    path = _path(worker_id, child_pid)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
     aside.write_text(
@@ -54,17 +55,18 @@ def nudge(child_pid: int, nudges: list[Nudge]) -> None:
     os.kill(child_pid, SIGNAL)
 
 
-def forget(child_pid: int) -> None:
+def forget(worker_id: str, child_pid: int) -> None:
     """The child has stopped, or is gone."""
-    _path(child_pid).unlink(missing_ok=True)
+    with suppress(OSError):
+        _path(worker_id, child_pid).unlink(missing_ok=True)
 
 
 def _on_signal(_signum: int, _frame: FrameType | None) -> None:
-    run = find_run()
-    if run is None:
+    run, worker_id = find_run(), bootstrap.worker_id()
+    if run is None or worker_id is None:
         return
     try:
-        nudges = json.loads(_path(os.getpid()).read_text())
+        nudges = json.loads(_path(worker_id, os.getpid()).read_text())
     except (OSError, ValueError):
         return
     inside: list[Run] = []
@@ -91,5 +93,7 @@ def _stop(runs: list[Run], halt: Halt, *, final: bool) -> None:
         raise ActionStopped(f"{halt.rule}: {halt.reason}")
 
 
-def _path(child_pid: int) -> Path:
-    return bootstrap.parts().settings.state_dir / "stops" / f"{child_pid}.json"
+def _path(worker_id: str, child_pid: int) -> Path:
+    """Of this worker alone: containers that share a state directory number their processes alike."""
+    boot = worker_id.rpartition("#")[2]
+    return bootstrap.parts().settings.state_dir / "stops" / f"{boot}-{child_pid}.json"

@@ -16,7 +16,7 @@ from acp_tasks.publish import BROKER_ERRORS
 
 log = structlog.get_logger(__name__)
 
-_REPLY_S: Final = 2.0
+_REPLY_S: Final = 5.0
 # Two canaries and a bystander.
 _DRILL_SLOTS: Final = 3
 _PREFORK: Final = "celery.concurrency.prefork:TaskPool"

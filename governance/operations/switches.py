@@ -44,14 +44,18 @@ class RunningAction:
     worker_id: str
     child: str
 
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.action_id, self.attempt
+
 
 @dataclass(frozen=True, slots=True)
 class Stopping:
-    """An attempt that `switch` stops, and the instant until which it may take to end by itself."""
+    """An attempt that a kill switch stops: `switch`, the first of all those that cover it (`covering`)."""
 
     run: RunningAction
     switch: Switch
-    until_us: int
+    covering: tuple[Switch, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +161,7 @@ def to_stop(gov: Governance, worker_id: str) -> list[Stopping]:
         switch = stopping(kills, subject)
         if switch is not None:
             run = RunningAction(action.ref.id, action.ref.attempt, action.name, worker_id, action.lease_child or "")
-            # Of several the one that gives it the least time.
-            until_us = min(one.engaged_us + one.grace_us for one in kills if one.covers(subject))
-            found.append(Stopping(run, switch, until_us))
+            found.append(Stopping(run, switch, tuple(one for one in kills if one.covers(subject))))
     return found
 
 

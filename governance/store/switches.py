@@ -58,7 +58,8 @@ def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
         )
         if already:
             first_id, engaged_us, grace_us = already[0]
-            shorter_us = switch.engaged_us + switch.grace_us - engaged_us
+            # Never less than what is asked for, whatever the clock has done in between.
+            shorter_us = max(switch.grace_us, switch.engaged_us + switch.grace_us - engaged_us)
             # Less time was asked for, not the same by a clock that is behind.
             if switch.grace_us < grace_us and shorter_us < grace_us:
                 rows(

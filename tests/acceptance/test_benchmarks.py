@@ -55,6 +55,15 @@ def test_hot_budget() -> None:
     assert found["false_denials"] == 0
 
 
+def test_kill_switch() -> None:
+    smallest = ("--rounds", "1", "--workers", "1", "--concurrency", "2", "--database", "sqlite")
+    found = figures("kill_switch", *smallest)
+    assert found["stopped"] == found["killed"] == 2
+    assert found["new_starts"] == 0
+    assert 0 < found["stop_p50_ms"] <= found["stop_p99_ms"] <= found["stop_max_ms"]
+    assert found["killed_after_grace_max_ms"] >= 0
+
+
 def test_backlog() -> None:
     found = figures("backlog", "--parked", "200")
     assert found["parked"] == 200

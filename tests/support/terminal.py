@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -86,6 +87,8 @@ class Terminal:
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
+            # What a shell starts in the background ignores the key, and so would whatever it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def _environment(self, by: str, env: dict[str, str]) -> dict[str, str]:

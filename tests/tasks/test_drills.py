@@ -184,7 +184,7 @@ def test_a_fleet_without_workers_and_a_drill_that_breaks_off_fail(shop: Shop, mo
 
 def test_two_beats_have_each_drill_run_once_and_a_backlog_that_nobody_sweeps_fails(scheduled_shop: Shop) -> None:
     shop = scheduled_shop
-    beats = [shop.beat(), shop.beat()]
+    beats = [shop.beat("beat1"), shop.beat("beat2")]
     shop.worker(concurrency=2).ready()
 
     def finished() -> list[Any]:

@@ -165,10 +165,13 @@ def test_an_idle_child_and_another_action_survive_a_nudge_that_is_not_for_them(s
     shop.worker(concurrency=1).ready()
     waiting = tasks.waits.delay(folder)
     eventually(lambda: shop.state(waiting.id) == "running", "it runs")
-    child = int(shop.gov.store.read("SELECT lease_child FROM actions", {})[0][0])
-    nudge(child, [Nudge("another-action", 1, Halt("switch:system", "no"), final=True)])
+    ((worker_id, number),) = shop.gov.store.read("SELECT lease_worker, lease_child FROM actions", {})
+    child = int(number)
+    nudge(worker_id, child, [Nudge("another-action", 1, Halt("switch:system", "no"), final=True)])
+    # Of a worker in a container of its own, with the same state directory, whose children are numbered alike.
+    nudge(f"{worker_id}-elsewhere", child, [Nudge(waiting.id, 1, Halt("switch:system", "no"), final=True)])
     (shop.folder / "go").touch()
     assert waiting.get(timeout=20) == 1
-    nudge(child, [Nudge(waiting.id, 1, Halt("switch:system", "no"), final=True)])
+    nudge(worker_id, child, [Nudge(waiting.id, 1, Halt("switch:system", "no"), final=True)])
     assert tasks.add.delay(1, 1).get(timeout=20) == 2
     os.kill(child, 0)
