@@ -14,7 +14,7 @@ run: $(READY)
 	$(BIN)/acp run $(RUN_ARGS)
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest -n 3 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: test
 

@@ -17,7 +17,7 @@ def _every(job: str, seconds: float) -> dict[str, Any]:
 SCHEDULE: dict[str, dict[str, Any]] = {
     # A message that is known to be unpublished waits for one tick at most.
     "relay": _every("acp.relay", 5.0),
-    # A dead worker is suspected by one tick and given up by a later one; together with the lease under 30 s.
+    # A dead worker is suspected this much later at most, and given up once it was watched; with the lease under 30 s.
     "recovery": _every("acp.recovery", 4.0),
     # The next window is open well before one ends; what is over is emptied and closed this much later at most.
     "rotation": _every("acp.rotation", 5.0),

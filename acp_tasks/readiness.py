@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 
 
 def look_before_traffic(app: Celery, heart: Heart) -> None:
-    """Gives up what dead workers held, publishes what is due or was never published, moves on what is overdue.
+    """Gives up what workers hold that are gone, publishes what is due or was never published, moves on what is overdue.
 
     The heart has told what waited on this machine's disk with its first beat. A worker whose database is away waits
     here: it could run nothing anyway, and what broke meanwhile comes first. Raises SystemExit when the database that

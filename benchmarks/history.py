@@ -159,7 +159,7 @@ def _jobs(gov: Governance) -> dict[str, dict[str, float]]:
             relay.unpublished(gov, 500),
             relay.silent(gov, 500),
         ),
-        "recovery": lambda: recover.sweep(gov, "recovery"),
+        "recovery": lambda: recover.sweep(gov, "recovery", recover.suspects(gov)),
         "switches": lambda: clearing.sweep(gov, "switches"),
         "escalation": lambda: escalate.escalate_overdue(gov, "escalation"),
         "notices": lambda: notify.anything_to_tell(gov),

@@ -65,9 +65,12 @@ def _measured(gov: Governance, count: int, lost: int) -> dict[str, object]:
     _record(gov, State.RUNNING, lost, worker="lapsed", of=_LAPSED)
     _record(gov, State.RUNNING, running - lost, worker="living", of=_LIVING)
     settled(gov)
+    _beat(gov, "living", "lapsed")
     look_s = _seconds(lambda: _swept(gov, {}))
     _lapse(gov)
+    _beat(gov, "living")
     reclaim_s = _seconds(lambda: _swept(gov, {State.QUEUED: lost}))
+    _beat(gov, "living")
     again_s = _seconds(lambda: _swept(gov, {}))
     relay_s = _seconds(lambda: (relay.release_due(gov, "relay", 500), relay.silent(gov, 500)))
     found = audit.verify(gov)
@@ -84,26 +87,31 @@ def _measured(gov: Governance, count: int, lost: int) -> dict[str, object]:
 
 
 def _swept(gov: Governance, expected: dict[State, int]) -> None:
-    reclaimed = recover.sweep(gov, "recovery").reclaimed
+    reclaimed = recover.sweep(gov, "recovery", recover.suspects(gov)).reclaimed
     assert reclaimed == {str(state): count for state, count in expected.items()}, reclaimed
 
 
 def _register(gov: Governance) -> None:
-    """Every worker lives, and will for longer than this takes."""
-    alive_us = gov.clock.now_us() + _HOUR_US
+    """Every worker lives."""
+    now_us = gov.clock.now_us()
     for name, count in (("lapsed", _LAPSED), ("living", _LIVING)):
         for number in range(count):
             workers.register(
-                gov.store, f"{name}-{number}", 1, alive_us, host=None, queues=None, slots=None, ready_us=None
+                gov.store, f"{name}-{number}", 1, now_us, host=None, queues=None, slots=None, ready_us=None
             )
 
 
+def _beat(gov: Governance, *names: str) -> None:
+    """They were heard of just now."""
+    for name in names:
+        values = {"now": gov.clock.now_us(), "like": f"{name}-%"}
+        gov.store.run("UPDATE workers SET heartbeat_us = :now WHERE id LIKE :like", values)
+
+
 def _lapse(gov: Governance) -> None:
-    """As if the sweeps before had suspected them for long enough."""
-    gov.store.run(
-        "UPDATE workers SET heartbeat_us = :ago, suspected_us = :ago WHERE id LIKE 'lapsed-%'",
-        {"ago": gov.clock.now_us() - _HOUR_US},
-    )
+    """They were not heard of for an hour."""
+    ago_us = gov.clock.now_us() - _HOUR_US
+    gov.store.run("UPDATE workers SET heartbeat_us = :ago WHERE id LIKE 'lapsed-%'", {"ago": ago_us})
 
 
 def _record(gov: Governance, state: State, count: int, *, worker: str = "", of: int = 1) -> None:

@@ -1,5 +1,6 @@
 """`acp stop`, `acp release`, `acp status`: the kill switch, and what the fleet is doing."""
 
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -11,9 +12,10 @@ from acp_tasks.publish import deliver
 from acp_tasks.stop import StopReport
 from acp_tasks.stop import stop as stop_fleet
 from governance.core.switches import EVERYTHING, Mode, Scope
-from governance.errors import NotFound
+from governance.errors import NotFound, StoreUnavailable
 from governance.operations import clearing, switches
 from governance.operations.status import status as fleet_status
+from governance.operations.targets import UnknownTarget, unknown_target
 
 _SCOPES = {
     Scope.ACTION: "One action, by its id.",
@@ -84,10 +86,18 @@ def stop(system: bool, reason: str, mode: str, grace: float, no_wait: bool, **gi
         wait=not no_wait,
         said=lambda line: click.echo(line, err=True),
     )
+    # Looked at afterwards, and if it can be: nothing comes between an emergency and the engagement.
+    unknown = None
+    with suppress(StoreUnavailable):
+        names = [name for name in celery_app().tasks if not name.startswith("celery.")]
+        unknown = unknown_target(gov, *scope, names=names)
+    if unknown is not None:
+        click.echo(_warning(unknown), err=True)
     if output.wants_json():
         output.write_json(
             {
                 **output.plain(report),
+                "unknown_target": output.plain(unknown) if unknown is not None else None,
                 "running": report.running,
                 "still_running": report.still_running,
                 "last_stop_ms": report.last_stop_ms,
@@ -159,6 +169,14 @@ def status(everything: bool) -> None:
             "overdue requests": found.overdue,
             "workers": ", ".join(found.workers) or "none",
         }
+    )
+
+
+def _warning(unknown: UnknownTarget) -> str:
+    like = f" (did you mean {' or '.join(unknown.near)}?)" if unknown.near else ""
+    return (
+        f"acp: warning: nothing is known of {unknown.scope} {unknown.scope_id!r}{like}. The switch stands for whatever "
+        "is still to come; `acp release` ends it"
     )
 
 

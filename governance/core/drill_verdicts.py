@@ -27,7 +27,7 @@ def judge_kill(plan: KillPlan, canaries: Trail, bystanders: Trail, threshold_ms:
             _in_time(p99_ms, threshold_ms),
             _nothing_started_after(plan, canaries, engaged),
             _other_work_went_on(plan, bystanders, engaged),
-            _holds_freed((canaries, bystanders), some=True),
+            _holds_freed((canaries, bystanders)),
             _trail_holds((canaries, bystanders)),
         ),
         figures=(
@@ -59,7 +59,12 @@ def judge_backlog(plan: BacklogPlan, trail: Trail, threshold_ms: int) -> Finding
             _on_time("every level was asked when it was due", up_ms, steps_wanted, threshold_ms, "escalations"),
             _on_time("nobody answered, so it was denied", denied_ms, len(opened), threshold_ms, "denials"),
             Step("no worker slot was used", bool(opened) and not attempts, f"{len(attempts)} attempts began"),
-            _holds_freed((trail,), some=False),
+            # What waits for a person has no hold, and leaves none.
+            Step(
+                "nothing was held",
+                bool(opened) and not trail.holds_taken and not trail.held,
+                f"{trail.holds_taken} taken, {trail.held} still held",
+            ),
             _trail_holds((trail,)),
         ),
         figures=(
@@ -81,7 +86,7 @@ def judge_recovery(plan: RecoveryPlan, trail: Trail, threshold_ms: int) -> Findi
             _children_found(plan, found_ms),
             _ran_again(trail, plan.repeatable, again_ms, threshold_ms),
             _asked_a_person(trail, plan.unrepeatable),
-            _holds_freed((trail,), some=True),
+            _holds_freed((trail,)),
             _trail_holds((trail,)),
         ),
         figures=(
@@ -174,10 +179,10 @@ def _other_work_went_on(plan: KillPlan, trail: Trail, engaged: StoredEvent | Non
     return Step(name, passed, _named(wrong) or f"{len(ended)} bystanders succeeded after the engagement")
 
 
-def _holds_freed(trails: Sequence[Trail], *, some: bool) -> Step:
-    """`some`: there have to have been holds."""
+def _holds_freed(trails: Sequence[Trail]) -> Step:
+    """There have to have been holds."""
     taken, held = sum(trail.holds_taken for trail in trails), sum(trail.held for trail in trails)
-    return Step("every hold was freed", held == 0 and (taken > 0 or not some), f"{taken} taken, {held} still held")
+    return Step("every hold was freed", taken > 0 and held == 0, f"{taken} taken, {held} still held")
 
 
 def _trail_holds(trails: Sequence[Trail]) -> Step:

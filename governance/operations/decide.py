@@ -98,8 +98,11 @@ def approve_all(
     if edit is not None and len(refs) != 1:
         raise InvalidOption("edit", f"{len(refs)} tickets", "one ticket: other arguments are approved one by one")
     if grant is not None:
+        if len(refs) != 1:
+            expected = "one ticket: a grant is given with one approval; approve the others without its options"
+            raise InvalidOption("grant", f"{len(refs)} tickets", expected)
         _check_terms(grant, gov.clock.now_us())
-    asked = [find_asked(gov, ref, by, reason, "approved") for ref in refs]
+    asked = _find_all(gov, refs, by, reason, "approved")
     for one in asked if edit is None else ():
         check_seen(gov, one, seen)
     changes, decided, opened = [], [], []
@@ -136,7 +139,7 @@ def deny_all(
         return first
     if not reason.strip():
         raise InvalidOption("reason", reason, "a sentence for whoever asked for the action")
-    asked = [find_asked(gov, ref, by, reason, "denied") for ref in refs]
+    asked = _find_all(gov, refs, by, reason, "denied")
     changes = [
         denied(
             one.action.ref,
@@ -174,6 +177,12 @@ def extend(
         payload={"due_us": due_us, "expires_us": expires_us, "reason": reason},
     )
     return commanded(gov, [change], [Decided(one.action.ref.id, State.PARKED)], "extend", command_id, digest)[0]
+
+
+def _find_all(gov: Governance, refs: Sequence[str], by: Principal, reason: str | None, wanted: str) -> list[Asked]:
+    """Each request once, whether it was named by its own id, its action's, or both."""
+    found = (find_asked(gov, ref, by, reason, wanted) for ref in refs)
+    return list({one.ticket["id"]: one for one in found}.values())
 
 
 def _approval(one: Asked, edited: EditedArguments | None) -> tuple[Change, int]:

@@ -1,7 +1,8 @@
 """Grants in use: finding the one that an attempt may run under, listing and revoking."""
 
 from dataclasses import dataclass, fields, replace
-from typing import Any
+
+from sqlalchemy import RowMapping
 
 from governance.core.events import Event
 from governance.core.grants import UseGrant, Wanted
@@ -48,7 +49,7 @@ def find_grant(gov: Governance, wanted: Wanted, used_before: str | None) -> UseG
 
 def list_grants(gov: Governance, *, everything: bool, limit: int) -> list[GrantLine]:
     now_us = gov.clock.now_us()
-    return [_line(row, now_us) for row in grants.listing(gov.store, everything=everything, now_us=now_us, limit=limit)]
+    return [_line(row) for row in grants.listing(gov.store, everything=everything, now_us=now_us, limit=limit)]
 
 
 def revoke(gov: Governance, grant_id: str, *, by: Principal, reason: str) -> None:
@@ -73,12 +74,12 @@ def revoke(gov: Governance, grant_id: str, *, by: Principal, reason: str) -> Non
         append_in(connection, event)
 
 
-def _line(row: Any, now_us: int) -> GrantLine:
+def _line(row: RowMapping) -> GrantLine:
     if row["revoked_us"] is not None:
         state = "revoked"
-    elif row["until_us"] is not None and row["until_us"] <= now_us:
+    elif row["over"]:
         state = "over"
-    elif row["max_uses"] is not None and row["uses"] >= row["max_uses"]:
+    elif row["used_up"]:
         state = "used_up"
     else:
         state = "lasting"

@@ -1,8 +1,8 @@
 """Recovery: give up attempts whose process is gone, and nothing else.
 
-A worker is suspected at the first sweep that finds its heartbeat lapsed and lost only when it stayed silent for a
-further while that the sweeper itself watched: after a database outage every heartbeat is old, and the living ones come
-back first. A lost pool child is reported by its living worker at once.
+A worker is suspected when its heartbeat has lapsed, and lost only when it stayed silent for a further while that the
+sweeper itself watched: after a database outage every heartbeat is old, and the living ones come back first. A lost pool
+child is reported by its living worker at once.
 """
 
 from collections import Counter
@@ -27,22 +27,35 @@ _BATCH = 200
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What one sweep did: workers it looked at and newly suspected, workers given up, attempts reclaimed by the state
-    they went to."""
+    """What one sweep did: workers it looked at, workers given up, attempts reclaimed by the state they went to."""
 
     looked: int
-    suspected: int
     lost: tuple[str, ...]
     reclaimed: dict[str, int]
 
 
-def sweep(gov: Governance, actor: str) -> Swept:
-    """One recovery pass over every worker, to the end, in bounded batches."""
+def suspects(gov: Governance) -> Mapping[str, int]:
+    """Workers that own attempts and whose heartbeat has lapsed, with their last one: to be watched, then swept."""
+    lease_us = gov.clock.span_us(gov.limits.lease_s)
+    return workers.lapsed(gov.store, lapse_us=lease_us, now_us=gov.clock.now_us())
+
+
+def watch_s(gov: Governance) -> float:
+    """Real seconds for which suspects are watched: longer than anybody who lives needs for the next heartbeat."""
+    return gov.limits.lease_s / 2
+
+
+def sweep(gov: Governance, actor: str, watched: Mapping[str, int]) -> Swept:
+    """One recovery pass over every worker, to the end, in bounded batches.
+
+    `watched` are the `suspects` of `watch_s` ago: those that were not heard of since then are given up.
+    """
     now_us = gov.clock.now_us()
     lease_us = gov.clock.span_us(gov.limits.lease_s)
     looked = workers.count(gov.store)
-    suspected = workers.suspect(gov.store, lapse_us=lease_us, now_us=now_us)
-    lost = workers.lost(gov.store, suspected_before_us=now_us - lease_us // 2)
+    silent = suspects(gov) if watched else {}
+    lost = workers.gone(gov.store)
+    lost += [worker_id for worker_id in sorted(watched) if silent.get(worker_id) == watched[worker_id]]
     reclaimed: Counter[str] = Counter()
     for worker_id in lost:
         reclaimed += _to_the_end(
@@ -57,7 +70,7 @@ def sweep(gov: Governance, actor: str) -> Swept:
         lambda: sweeps.forsaken(gov.store, now_us - 2 * lease_us, _BATCH),
         lambda action: _forsake(gov, action, actor),
     )
-    return Swept(looked, suspected, tuple(lost), dict(reclaimed))
+    return Swept(looked, tuple(lost), dict(reclaimed))
 
 
 def child_gone(gov: Governance, worker_id: str, child: str, reason: str) -> list[tuple[str, State]]:

@@ -67,6 +67,10 @@ def find_asked(gov: Governance, ref: str, by: Principal, reason: str | None, wan
     if not by.may_approve(roles):
         needed = " or ".join(f"approver:{role}" for role in roles) or "approver"
         raise NotAllowed(by.name, f"decide ticket {ticket['id']}, which asks for {needed}", sorted(by.roles))
+    own = _is_one_of(by.name, ticket["user"], ticket["agent_id"])
+    if wanted != "denied" and own and not chain.requester_may_approve:
+        what = {"approved": "approve", "extended": "extend"}[wanted]
+        raise NotAllowed(by.name, f"{what} ticket {ticket['id']}, which they asked for themselves", sorted(by.roles))
     if wanted == "approved":
         _check_approver(ticket, chain, by, reason)
     action = actions.find(gov.store, ticket["action_id"])
@@ -75,8 +79,6 @@ def find_asked(gov: Governance, ref: str, by: Principal, reason: str | None, wan
 
 
 def _check_approver(ticket: RowMapping, chain: Chain, by: Principal, reason: str | None) -> None:
-    if not chain.requester_may_approve and _is_one_of(by.name, ticket["user"], ticket["agent_id"]):
-        raise NotAllowed(by.name, f"approve ticket {ticket['id']}, which they asked for themselves", sorted(by.roles))
     if any(vote.by == by.name for vote in parse_votes(ticket["votes"])):
         why = f"{chain.approvals} different people have to approve"
         raise StateConflict("ticket", ticket["id"], f"approved by {by.name} already", "approved again", why)

@@ -44,6 +44,15 @@ def of_agent(store: Store, agent_id: str, *, except_id: str, limit: int) -> list
         return list(connection.execute(query).mappings())
 
 
+def latest_values(store: Store, column: str, limit: int) -> list[str]:
+    """What the latest `limit` actions have in a column of theirs, each once."""
+    value = actions.c[column]
+    latest = select(value.label("value")).order_by(actions.c.id.desc()).limit(limit).subquery()
+    query = select(latest.c.value).where(latest.c.value.is_not(None)).distinct()
+    with store.statement() as connection:
+        return [str(row[0]) for row in connection.execute(query)]
+
+
 def whole(store: Store, action_id: str) -> RowMapping | None:
     with store.statement() as connection:
         return connection.execute(select(actions).where(actions.c.id == action_id)).mappings().first()

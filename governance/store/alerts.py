@@ -54,10 +54,14 @@ def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, in
     return {str(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
 
 
-def latest_tick_us(store: Reader) -> int | None:
-    """When the last tick of any job was claimed (ix_ticks_claimed_us)."""
+def latest_tick_us(store: Reader, until_us: int) -> int | None:
+    """When the last tick of any job was claimed, as far as `until_us` (ix_ticks_claimed_us)."""
     # A sender's turn is kept among the ticks, dated to its end.
-    found = store.read("SELECT claimed_us FROM ticks WHERE job NOT LIKE '%.turn' ORDER BY claimed_us DESC LIMIT 1", {})
+    found = store.read(
+        """SELECT claimed_us FROM ticks WHERE job NOT LIKE '%.turn' AND claimed_us <= :until
+            ORDER BY claimed_us DESC LIMIT 1""",
+        {"until": until_us},
+    )
     return int(found[0][0]) if found else None
 
 

@@ -32,6 +32,12 @@ def find(store: Store, session_id: str) -> Session | None:
     return as_session(found[0]) if found else None
 
 
+def latest(store: Reader, limit: int) -> list[tuple[str, str]]:
+    """Ids and streams of the sessions with the latest windows."""
+    found = store.read("SELECT id, stream FROM sessions ORDER BY window_end_us DESC, id LIMIT :limit", {"limit": limit})
+    return [(row[0], row[1]) for row in found]
+
+
 def ends(store: Reader) -> dict[str, int]:
     """When the window of every session ends that was ever opened, by its id."""
     return {str(row[0]): int(row[1]) for row in store.read("SELECT id, window_end_us FROM sessions", {})}

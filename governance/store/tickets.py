@@ -97,6 +97,7 @@ def decided_like(store: Store, *, rule: str, action_name: str, except_id: str, l
             actions.c.name == action_name,
             tickets.c.id != except_id,
             tickets.c.state.in_(ANSWERED),
+            tickets.c.decided_us.is_not(None),
         )
         .order_by(tickets.c.decided_us.desc(), tickets.c.id)
         .limit(limit)

@@ -5,6 +5,8 @@ from typing import Any
 
 from governance.store.engine import Store
 
+_OWNS = "w.id IN (SELECT a.lease_worker FROM actions a WHERE a.delivered_us IS NULL AND a.state = 'running')"
+
 
 def register(
     store: Store,
@@ -21,7 +23,7 @@ def register(
     store.run(
         """INSERT INTO workers (id, pid, started_us, heartbeat_us, host, queues, slots, ready_us)
             VALUES (:id, :pid, :now, :now, :host, :queues, :slots, :ready)
-            ON CONFLICT (id) DO UPDATE SET heartbeat_us = :now, suspected_us = NULL""",
+            ON CONFLICT (id) DO UPDATE SET heartbeat_us = :now""",
         {
             "id": worker_id,
             "pid": pid,
@@ -38,7 +40,7 @@ def beat(store: Store, worker_id: str, now_us: int, slots: int | None) -> bool:
     """False when there is no such row."""
     return bool(
         store.run(
-            "UPDATE workers SET heartbeat_us = :now, suspected_us = NULL, slots = :slots WHERE id = :id RETURNING id",
+            "UPDATE workers SET heartbeat_us = :now, slots = :slots WHERE id = :id RETURNING id",
             {"id": worker_id, "now": now_us, "slots": slots},
         )
     )
@@ -52,34 +54,27 @@ def stopped(store: Store, worker_id: str, now_us: int) -> None:
     store.run("UPDATE workers SET stopped_us = :now WHERE id = :id", {"id": worker_id, "now": now_us})
 
 
-def suspect(store: Store, *, lapse_us: int, now_us: int) -> int:
-    """Marks the workers whose heartbeat has lapsed; their next heartbeat clears the mark.
-
-    One from as far in the future is of a clock that has been put back since, and as suspicious.
-    """
-    return len(
-        store.run(
-            """UPDATE workers SET suspected_us = :now
-                WHERE (heartbeat_us < :lapsed OR heartbeat_us > :ahead)
-                AND (suspected_us IS NULL OR suspected_us > :now) RETURNING id""",
-            {"now": now_us, "lapsed": now_us - lapse_us, "ahead": now_us + lapse_us},
-        )
-    )
-
-
 def count(store: Store) -> int:
     """Workers that have not said goodbye: what a recovery sweep looks at."""
     return int(store.read("SELECT count(*) FROM workers WHERE stopped_us IS NULL", {})[0][0])
 
 
-def lost(store: Store, *, suspected_before_us: int) -> list[str]:
-    """Workers that own attempts and have been suspected for long enough, or that said goodbye."""
+def lapsed(store: Store, *, lapse_us: int, now_us: int) -> dict[str, int]:
+    """Workers that own attempts and were not heard of for so long, with their last heartbeat.
+
+    One from as far in the future is of a clock that has been put back since, and as suspicious.
+    """
     found = store.read(
-        """SELECT w.id FROM workers w WHERE (w.suspected_us <= :before OR w.stopped_us IS NOT NULL)
-            AND w.id IN (SELECT a.lease_worker FROM actions a WHERE a.delivered_us IS NULL AND a.state = 'running')
-            ORDER BY w.id""",
-        {"before": suspected_before_us},
+        f"""SELECT w.id, w.heartbeat_us FROM workers w WHERE w.stopped_us IS NULL AND {_OWNS}
+            AND (w.heartbeat_us < :lapsed OR w.heartbeat_us > :ahead)""",
+        {"lapsed": now_us - lapse_us, "ahead": now_us + lapse_us},
     )
+    return {str(row[0]): int(row[1]) for row in found}
+
+
+def gone(store: Store) -> list[str]:
+    """Workers that own attempts and said goodbye."""
+    found = store.read(f"SELECT w.id FROM workers w WHERE w.stopped_us IS NOT NULL AND {_OWNS} ORDER BY w.id", {})
     return [str(row[0]) for row in found]
 
 

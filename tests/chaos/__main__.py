@@ -23,7 +23,8 @@ from acp_tasks.fleet.broker import BrokerServer
 from acp_tasks.fleet.postgres import PostgresServer
 from tests.chaos.load import Load, awaited, missing
 from tests.chaos.troubles import TROUBLES, Fleet, Trouble, name_of
-from tests.support.fleet import FAST, Shop
+from tests.faults.conftest import FAST
+from tests.support.fleet import Shop
 from tests.support.governed import policy_file
 from tests.support.intact import unsettled, violations
 

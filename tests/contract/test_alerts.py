@@ -227,7 +227,7 @@ def test_a_recovery_sweep_that_looks_at_no_worker_is_missed(desk: Desk) -> None:
     heartbeat.beat(desk.gov, "w1")
     assert len(minute(0)) == 1
     assert details(desk)[0]["why"] == "it looked at no worker, and there are 1"
-    assert recover.sweep(desk.gov, "recovery").looked == 1
+    assert recover.sweep(desk.gov, "recovery", {}).looked == 1
 
 
 def test_beats_silence_is_raised_once_by_whoever_sees_it_and_cleared_by_its_return(desk: Desk) -> None:
@@ -250,3 +250,13 @@ def test_beats_silence_is_raised_once_by_whoever_sees_it_and_cleared_by_its_retu
     pass_s(desk, 120)
     assert beat_is_silent(desk.gov, thresholds, began_us)
     assert raised(desk) == ["beat.silent"] * 2
+
+
+def test_beats_silence_is_heard_although_the_clock_was_put_back(desk: Desk) -> None:
+    thresholds = replace(QUIET, beat_s=120)
+    began_us = desk.gov.clock.now_us()
+    pass_s(desk, 3600)
+    run_job(desk, "acp.relay")
+    pass_s(desk, -3600)
+    pass_s(desk, 121)
+    assert beat_is_silent(desk.gov, thresholds, began_us)

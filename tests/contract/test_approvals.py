@@ -268,3 +268,22 @@ def test_a_repeated_vote_or_extension_counts_once(desk: Desk) -> None:
     assert len(ticket(desk, made).votes) == 1
     assert ticket(desk, made).due_us == clock(desk).at_us + 16 * MINUTE_US
     in_order(desk)
+
+
+def test_one_request_may_be_named_twice_in_a_batch(desk: Desk) -> None:
+    made, other = refund(desk), refund(desk)
+    refs = [ticket(desk, made).id, made.action_id, other.action_id]
+    decided = decide.approve_all(desk.gov, refs, by=LEE, reason="fine")
+    assert [one.action_id for one in decided] == [made.action_id, other.action_id]
+    third = refund(desk)
+    denied = decide.deny_all(desk.gov, [third.action_id, ticket(desk, third).id], by=LEE, reason="no")
+    assert [one.action_id for one in denied] == [third.action_id]
+
+
+def test_nobody_gives_their_own_request_more_time(desk: Desk) -> None:
+    asked = refund(desk, user="lee")
+    with pytest.raises(NotAllowed, match=r"extend ticket .* which they asked for themselves"):
+        decide.extend(desk.gov, asked.action_id, by=LEE, seconds=60, reason="I need it")
+    decide.deny(desk.gov, asked.action_id, by=LEE, reason="I changed my mind")
+    own = refund(desk, "case.note", user="bob")
+    decide.extend(desk.gov, own.action_id, by=BOB, seconds=60, reason="the rule lets them")

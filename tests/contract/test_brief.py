@@ -1,8 +1,10 @@
 """Briefs: everything a person needs to decide, from the store, and nothing that an agent wrote told as prose."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine, event
 
 from governance.core.actions import Submission
 from governance.core.briefs import summary_of
@@ -226,3 +228,31 @@ def _with_rule(policy: str) -> str:
     """A rule that asks others, for longer."""
     rule = "  - {id: mine, match: {action: rare}, effect: approval, approval: {chain: [{first: rare 2h}]}}\n"
     return policy.replace("rules:\n", f"rules:\n{rule}")
+
+
+def test_what_is_looked_up_has_an_index(desk: Desk) -> None:
+    """However much history there is. The statements are those that a brief makes."""
+    made = asks(desk)
+    decide.deny(desk.gov, asks(desk).action_id, by=BOB, reason="no")
+    statements: list[tuple[str, Any]] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, values: Any, *_: Any) -> None:
+        statements.append((statement, values))
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        assert len(brief(desk.gov, made.action_id).earlier) == 1
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    explain = "EXPLAIN " if desk.gov.store.is_postgresql else "EXPLAIN QUERY PLAN "
+    plans = []
+    with desk.gov.store.statement() as connection:
+        if desk.gov.store.is_postgresql:
+            connection.exec_driver_sql("SET enable_seqscan = off")
+        for statement, values in statements:
+            if statement.startswith("SELECT"):
+                plans.append(
+                    " ".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, values))
+                )
+    for index in ("ix_actions_agent", "ix_tickets_decided"):
+        assert any(index in plan for plan in plans), plans

@@ -16,6 +16,7 @@ from governance.operations.answers import Admitted, Denied, Parked
 from governance.operations.decide import GrantTerms
 from governance.operations.finish import AskedToRetry
 from governance.operations.recover import child_gone
+from governance.store.schema.decisions import grants as table
 from tests.support import books
 from tests.support.governed import ANN, LEASE, POLICY, Desk, ManualClock, make_governance
 from tests.support.racer import RACERS, race
@@ -265,3 +266,54 @@ def test_a_grant_is_given_with_bounds_that_end_by_who_may_approve(desk: Desk) ->
     with pytest.raises(NotAllowed):
         grants.revoke(desk.gov, grant, by=viewer, reason="no")
     assert desk.state(made) == "parked", "a grant is for what comes later"
+
+
+def test_a_grant_is_found_behind_any_number_of_others(desk: Desk) -> None:
+    gov = desk.gov
+    asked = ask(desk)
+    # What 120 sessions and 120 resources left behind.
+    one = give(desk, asked=asked, for_session=True)
+    same = set(table.c.keys()) - {"id", "session_id", "resource"}
+    columns = ", ".join(f'"{name}"' for name in sorted(same))
+    into = f"INSERT INTO grants (id, session_id, resource, {columns})"
+    copy = f"{into} SELECT :id, {{}}, {columns} FROM grants WHERE id = :one"
+    for number in range(120):
+        elsewhere = {"id": f"0-session-{number}", "session": f"default@{number}", "one": one}
+        gov.store.run(copy.format(":session, NULL"), elsewhere)
+        other = {"id": f"0-resource-{number}", "resource": f"account:{number}", "one": one}
+        gov.store.run(copy.format("session_id, :resource"), other)
+    made = ask(desk)
+    assert desk.state(made) == "queued"
+    desk.admitted(made)
+    assert used(desk, one) == (1, 1000)
+    assert desk.state(ask(desk, resource="account:119", user="u1")) == "queued"
+
+
+def test_what_cannot_be_used_any_more_does_not_last(desk: Desk) -> None:
+    asked = [ask(desk) for _ in range(3)]
+    session = give(desk, asked=asked[0], for_session=True, resource="nothing")
+    spent = give(desk, asked=asked[1], max_cost_micros=1000)
+    lasting = give(desk, asked=asked[2], max_cost_micros=2000, until_us=clock(desk).at_us + 9 * HOUR_US)
+    desk.admitted(ask(desk))
+
+    def listed(*, everything: bool) -> dict[str, str]:
+        return {line.id: line.state for line in grants.list_grants(desk.gov, everything=everything, limit=9)}
+
+    assert listed(everything=True) == {session: "lasting", spent: "used_up", lasting: "lasting"}
+    clock(desk).pass_s(3600)
+    assert listed(everything=True) == {session: "over", spent: "over", lasting: "lasting"}
+    assert listed(everything=False) == {lasting: "lasting"}
+
+
+def test_a_grant_is_given_with_one_approval(desk: Desk) -> None:
+    made = [ask(desk), ask(desk)]
+    with pytest.raises(InvalidOption, match="one ticket"):
+        decide.approve_all(
+            desk.gov,
+            [one.action_id for one in made],
+            by=ANN,
+            reason="fine",
+            grant=GrantTerms(for_session=True, max_uses=1),
+        )
+    assert [desk.state(one) for one in made] == ["parked", "parked"]
+    assert grants.list_grants(desk.gov, everything=True, limit=9) == []

@@ -16,7 +16,17 @@ from governance.errors import SchemaMismatch, SettingsInvalid, StateConflict, St
 from governance.store import epochs, guards, migrate
 from governance.store.engine import Store
 from governance.store.schema import metadata
-from tests.support.first_rows import ADDED, DECIDED, EMPTY, FIRST_ROWS, SHORT_US, action_row, insert, ticket_row
+from tests.support.first_rows import (
+    ADDED,
+    DECIDED,
+    DROPPED,
+    EMPTY,
+    FIRST_ROWS,
+    SHORT_US,
+    action_row,
+    insert,
+    ticket_row,
+)
 
 
 @pytest.fixture
@@ -112,6 +122,8 @@ def test_an_upgrade_keeps_every_row_and_fills_the_new_columns(older: Store) -> N
     assert {table: len(rows) for table, rows in expected.items()} == {t: len(rows) for t, rows in FIRST_ROWS.items()}
     for table, columns in EMPTY.items():
         expected[table] = [{**row, **dict.fromkeys(columns)} for row in expected[table]]
+    for table, columns in DROPPED.items():
+        expected[table] = [{name: row[name] for name in row if name not in columns} for row in expected[table]]
     expected["tickets"] = [{**row, **ADDED[row["id"]]} for row in expected["tickets"]]
     assert migrate.upgrade(older) == migrate.newest()
     assert contents(older) == expected

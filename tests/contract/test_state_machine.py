@@ -4,6 +4,7 @@ the tickets, the grants and the trail agree with each other after every step.
 
 import itertools
 import os
+from collections.abc import Mapping
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -140,9 +141,10 @@ class Fleet(Operations):
         elif how == "silent":
             heartbeat.beat(gov, gone)
             self.clock.at_us += (LEASE_S + 1) * 1_000_000
+            suspected = recover.suspects(gov)
             self._sweep([gone], 0)
             self.clock.at_us += LEASE_S // 2 * 1_000_000
-            self._sweep([gone], len(lost))
+            self._sweep([gone], len(lost), suspected)
         else:
             assert len(recover.child_gone(gov, gone, "child-1", "killed")) == len(lost)
         for act in lost:
@@ -151,11 +153,11 @@ class Fleet(Operations):
             self.workers[name] = f"{name}@{self.now_us}+{gone}"[:200]
             heartbeat.register(gov, self.workers[name], 1)
 
-    def _sweep(self, silent: list[str], expected: int) -> None:
+    def _sweep(self, silent: list[str], expected: int, watched: Mapping[str, int] | None = None) -> None:
         for worker in self.workers.values():
             if worker not in silent:
                 heartbeat.beat(self.desk().gov, worker)
-        swept = recover.sweep(self.desk().gov, "recovery")
+        swept = recover.sweep(self.desk().gov, "recovery", watched or {})
         assert sum(swept.reclaimed.values()) == expected, swept
 
     def resolve(self, data: st.DataObject, _policy: str) -> None:

@@ -1,4 +1,4 @@
-"""A shop of its own for each fault, with short leases."""
+"""A shop of its own for each fault, with short leases, so that recovery is watched and not waited for."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.fleet import FAST, Shop
+from tests.support.fleet import Shop
 
+FAST = {"ACP_HEARTBEAT_S": "0.5", "ACP_LEASE_S": "2", "ACP_RELAY_S": "2"}
 _numbers = itertools.count()
 
 

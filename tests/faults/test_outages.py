@@ -16,8 +16,8 @@ from celery import chord
 from acp_tasks.bootstrap import new_id
 from acp_tasks.fleet.broker import BrokerServer
 from acp_tasks.fleet.postgres import PostgresServer
-from tests.faults.conftest import lose
-from tests.support.fleet import FAST, Shop, assert_intact, eventually, settle
+from tests.faults.conftest import FAST, lose
+from tests.support.fleet import Shop, assert_intact, eventually, settle
 
 _numbers = itertools.count()
 

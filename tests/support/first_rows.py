@@ -113,6 +113,8 @@ EMPTY: Mapping[str, tuple[str, ...]] = {
     "sessions": ("closed_us", "summary", "epoch"),
     "workers": ("host", "queues", "slots", "ready_us"),
 }
+# Columns that later revisions dropped.
+DROPPED: Mapping[str, tuple[str, ...]] = {"workers": ("suspected_us",)}
 # What revision 0002 adds to each ticket.
 ADDED: Mapping[str, dict[str, Any]] = {
     ticket_id: {

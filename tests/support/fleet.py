@@ -24,8 +24,6 @@ from tests.support.intact import unsettled, violations
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
-# Short leases, so that recovery is watched and not waited for.
-FAST = {"ACP_HEARTBEAT_S": "0.5", "ACP_LEASE_S": "2", "ACP_RELAY_S": "2"}
 
 
 def eventually(look: Callable[[], T], what: str, deadline_s: float = 30.0) -> T:

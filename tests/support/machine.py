@@ -238,6 +238,10 @@ class Operations(RuleBasedStateMachine):
 
         if self._refused(act, name, decided):
             return
+        if more_s is not None and name == act.made.user:
+            with pytest.raises(NotAllowed, match="asked for themselves"):
+                decided()
+            return
         decided()
         if more_s is None:
             act.refused("denied", "denied")

@@ -36,14 +36,27 @@ def test_an_expired_member_fails_its_chain_and_calls_the_errback(shop: Shop) -> 
 
 
 def test_an_expired_member_fails_its_group_and_its_chord(shop: Shop) -> None:
-    ask, add, total = shop.tasks.ask, shop.tasks.add, shop.tasks.total
+    ask, add, total, noted = shop.tasks.ask, shop.tasks.add, shop.tasks.total, shop.tasks.noted
     together: Any = group(ask.s("c1"), add.s(1, 1)).apply_async()
     expire(shop, together.results[0].id)
     assert isinstance(failure(together.results[0]), ActionDenied)
     assert together.results[1].get(timeout=20) == 2
-    sent: Any = chord([ask.s("c1"), add.s(1, 1)], total.s()).apply_async()
+    sent: Any = chord([ask.s("c1"), add.s(1, 1)], total.s().on_error(noted.s())).apply_async()
     expire(shop, sent.parent.results[0].id)
     assert "nobody answered" in str(failure(sent))
+    errback_ran(shop, sent.id, "ChordError")
+
+
+def test_a_denied_member_fails_its_chord_and_calls_the_errback(shop: Shop) -> None:
+    ask, add, total, noted = shop.tasks.ask, shop.tasks.add, shop.tasks.total, shop.tasks.noted
+    sent: Any = chord([ask.s("c1").set(link_error=noted.s()), add.s(1, 1)], total.s().on_error(noted.s())).apply_async()
+    member = sent.parent.results[0]
+    shop.until(member.id, "parked")
+    shop.deny(member.id, "not this one")
+    assert "not this one" in str(failure(sent))
+    assert isinstance(failure(member), ActionDenied)
+    errback_ran(shop, member.id, "ActionDenied")
+    errback_ran(shop, sent.id, "ChordError")
 
 
 def test_a_cancelled_member_fails_its_chain_its_chord_and_calls_the_errback(shop: Shop) -> None:

@@ -13,13 +13,13 @@ from acp_tasks.control.relay import _waiting
 from acp_tasks.control_queue import CONTROL
 from acp_tasks.stop import agent_workers, pool_workers
 from governance.operations.reports import list_beats, list_workers
-from tests.support.fleet import FAST, Shop, assert_intact, eventually
+from tests.support.fleet import Shop, assert_intact, eventually
 from tests.support.governed import Desk
 
 
 @pytest.fixture
 def shop(tmp_path: Path, sqlite_url: str, broker_address: str) -> Iterator[Shop]:
-    shop = Shop(tmp_path, sqlite_url, broker_address, **FAST)
+    shop = Shop(tmp_path, sqlite_url, broker_address, ACP_HEARTBEAT_S="0.5", ACP_LEASE_S="2", ACP_RELAY_S="2")
     try:
         yield shop
     finally:

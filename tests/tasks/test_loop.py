@@ -11,7 +11,7 @@ from acp_tasks.stop import stop
 from governance.core.switches import Mode, Scope
 from governance.operations import audit, checkpoints, clearing
 from governance.operations.checkpoints import last_state
-from tests.support.fleet import FAST, Shop, assert_intact, eventually, settled
+from tests.support.fleet import Shop, assert_intact, eventually, settled
 from tests.support.governed import ANN
 
 TOTAL = sum(range(1, 11))
@@ -19,7 +19,7 @@ TOTAL = sum(range(1, 11))
 
 @pytest.fixture(params=["sqlite_url", "postgres_url"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path, broker_address: str) -> Iterator[Shop]:
-    shop = Shop(tmp_path, request.getfixturevalue(request.param), broker_address, **FAST)
+    shop = Shop(tmp_path, request.getfixturevalue(request.param), broker_address)
     try:
         shop.beat()
         yield shop

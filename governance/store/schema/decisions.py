@@ -42,6 +42,8 @@ Index("uq_tickets_asked", tickets.c.action_id, unique=True, postgresql_where=_pe
 Index("ix_tickets_pending", tickets.c.due_us, postgresql_where=_pending, sqlite_where=_pending)
 Index("ix_tickets_oldest", tickets.c.requested_us, postgresql_where=_pending, sqlite_where=_pending)
 _untold = text("told_step < step")
+_decided = text("decided_us IS NOT NULL")
+Index("ix_tickets_decided", tickets.c.rule, tickets.c.decided_us, postgresql_where=_decided, sqlite_where=_decided)
 Index("ix_tickets_untold", tickets.c.id, postgresql_where=_untold, sqlite_where=_untold)
 
 # A standing approval: later actions like the approved one need no person while it lasts.

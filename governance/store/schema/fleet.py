@@ -26,7 +26,6 @@ workers = Table(
     Column("pid", Integer, nullable=False),
     Column("started_us", BigInteger, nullable=False),
     Column("heartbeat_us", BigInteger, nullable=False),
-    Column("suspected_us", BigInteger),  # first sweep that found the heartbeat lapsed; a heartbeat clears it
     Column("stopped_us", BigInteger),
     # What a worker says of itself; null for a process that runs an action without being a worker.
     Column("host", Text),

@@ -143,6 +143,9 @@ Index(
     sqlite_where=_undelivered,
 )
 Index("ix_actions_session", actions.c.session_id, actions.c.delivered_us)
+# What an agent did last, for whoever decides on its next request.
+_of_agent = text("agent_id IS NOT NULL")
+Index("ix_actions_agent", actions.c.agent_id, actions.c.created_us, postgresql_where=_of_agent, sqlite_where=_of_agent)
 # What the relay has to publish at once; few at any time.
 _unpublished = text("delivered_us IS NULL AND published_us IS NULL")
 Index(
