@@ -4,11 +4,13 @@ An account is a budget in one window: `limit`, `posted`, `held`. Entries are app
 (`held_delta`, `posted_delta`); the account's columns are the sums of its entries, and an audit proves it:
 
     hold     +amount, 0        taken in the admitting transaction, on all matching accounts or on none
+    top_up   +amount, 0        more of it while the attempt runs; any number, on all of its accounts or on none
     post     -amount, +used    the run ended: what was really used is posted, the rest is released with it
     void     -amount, 0        the attempt is known not to have started its body
     expire   -amount, +amount  the attempt vanished: nobody can say what it used, so all of it counts
 
-Usage beyond the hold is posted in full and flagged; no usage reported posts the whole hold and flags it. Never 0.
+A closing entry closes the hold with its top-ups. Usage beyond it is posted in full and flagged; no usage reported
+posts all that was held and flags it. Never 0.
 
 A hot account may be kept in several rows, its stripes, so that its writers do not queue for one. Each has a share of
 the limit, and its own posted and held; the shares sum to the limit and the account is the sum of its rows. A hold is on
@@ -31,6 +33,7 @@ class Unit(StrEnum):
 
 class EntryKind(StrEnum):
     HOLD = "hold"
+    TOP_UP = "top_up"
     POST = "post"
     VOID = "void"
     EXPIRE = "expire"

@@ -3,7 +3,6 @@
 from sqlalchemy import Connection
 
 from governance.core.changes import Change
-from governance.core.ledger import EntryKind
 from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.engine import rows
 from governance.store.epochs import EPOCH
@@ -45,7 +44,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
             row,
         ):
             return False
-        _entry(connection, change, hold.account_id, EntryKind.HOLD, hold.amount, 0, None)
+        _entry(connection, change, hold.account_id, change.hold_kind, hold.amount, 0, None)
     for closing in change.closings:
         rows(
             connection,
@@ -69,7 +68,7 @@ def _entry(
     connection: Connection,
     change: Change,
     account_id: str,
-    kind: EntryKind,
+    kind: str,
     held: int,
     posted: int,
     flag: str | None,

@@ -118,6 +118,8 @@ def _wide(change: Change) -> tuple[str, Mapping[str, Any]]:
         change.epoch is not None,
     )
     values = change_values(change)
+    if change.holds:
+        values["h_kind"] = str(change.hold_kind)
     if plain:
         values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
     if striped:
@@ -206,8 +208,8 @@ def _wide_sql(
         parts.append(
             f"""hold_entries AS (INSERT INTO entries
                 (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
-                SELECT {taken}.id, :g_id, CAST(:e_attempt AS integer), 'hold', {taken}.amount, 0, CAST(:e_at AS bigint)
-                FROM {taken}, passed)"""
+                SELECT {taken}.id, :g_id, CAST(:e_attempt AS integer), CAST(:h_kind AS text), {taken}.amount, 0,
+                    CAST(:e_at AS bigint) FROM {taken}, passed)"""
         )
     sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
     parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")

@@ -76,7 +76,7 @@ entries = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("action_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("kind", Text, nullable=False),  # hold, then exactly one of post, void, expire
+    Column("kind", Text, nullable=False),  # hold, any number of top_up, then exactly one of post, void, expire
     Column("held_delta", BigInteger, nullable=False),
     Column("posted_delta", BigInteger, nullable=False),
     Column("flag", Text),
@@ -84,14 +84,14 @@ entries = Table(
     one_of("kind", EntryKind),
     one_of("flag", Flag),
     CheckConstraint(
-        "CASE WHEN kind = 'hold' THEN held_delta >= 0 AND posted_delta = 0 ELSE held_delta <= 0 END",
+        "CASE WHEN kind IN ('hold', 'top_up') THEN held_delta >= 0 AND posted_delta = 0 ELSE held_delta <= 0 END",
         name="two_phases",
     ),
     CheckConstraint("posted_delta >= 0", name="posts_add"),
 )
 # One hold and one closing entry for each account and attempt.
 _hold = text("kind = 'hold'")
-_closing = text("kind <> 'hold'")
+_closing = text("kind IN ('post', 'void', 'expire')")
 _once = (entries.c.action_id, entries.c.attempt, entries.c.account_id)
 Index("uq_entries_hold", *_once, unique=True, postgresql_where=_hold, sqlite_where=_hold)
 Index("uq_entries_closing", *_once, unique=True, postgresql_where=_closing, sqlite_where=_closing)
