@@ -20,6 +20,7 @@ one stripe, whole, and closes on that.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 STRIPES_MAX: Final = 64
@@ -58,6 +59,15 @@ class Account:
 
     def has_room(self, amount: int) -> bool:
         return self.limit is None or self.posted + self.held + amount <= self.limit
+
+    @property
+    def left(self) -> int:
+        """What there is still room for, where there is a limit."""
+        return max((self.limit or 0) - self.posted - self.held, 0)
+
+    @property
+    def share_left(self) -> Fraction:
+        return Fraction(self.left, self.limit) if self.limit else Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,9 +153,11 @@ def holds_for(accounts: Iterable[Account], amounts: dict[Unit, int]) -> tuple[Ho
 
 
 def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account | None:
-    """The first account, by id, without room for its amount."""
+    """The tightest account without room for its amount: the one of which the smallest share is left, of equals the one
+    that resets last.
+    """
     short = (a for a in accounts if not a.has_room(amounts[a.unit]))
-    return min(short, key=lambda account: account.id, default=None)
+    return min(short, key=lambda account: (account.share_left, -account.resets_us, account.id), default=None)
 
 
 def settle(holds: Sequence[Hold], usage: Usage) -> tuple[Closing, ...]:

@@ -34,11 +34,6 @@ class NoRoom:
     account: Account
     wanted: int
 
-    @property
-    def left(self) -> int:
-        """What the account still has room for."""
-        return max((self.account.limit or 0) - self.account.posted - self.account.held, 0)
-
 
 @dataclass(frozen=True, slots=True)
 class Gone:

@@ -7,6 +7,7 @@ from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.engine import rows
 from governance.store.epochs import EPOCH
 from governance.store.parameters import (
+    ECHO_PARAMETERS,
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
     GRANT_LASTS,
@@ -61,6 +62,8 @@ def stepwise(connection: Connection, change: Change) -> bool:
             closing.flag,
         )
     rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", values)
+    if change.echo is not None:
+        rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({ECHO_PARAMETERS})", values)
     return True
 
 

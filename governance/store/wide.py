@@ -14,6 +14,7 @@ from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.accounts import LOCK_ORDER, level_in
 from governance.store.engine import Store, rows
 from governance.store.parameters import (
+    ECHO_PARAMETERS,
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
     GRANT_LASTS,
@@ -116,6 +117,7 @@ def _wide(change: Change) -> tuple[str, Mapping[str, Any]]:
         (bool(change.closings), over_held),
         change.grant is not None,
         change.epoch is not None,
+        change.echo is not None,
     )
     values = change_values(change)
     if change.holds:
@@ -145,6 +147,7 @@ def _wide_sql(
     closings: tuple[bool, bool],
     grant: bool,
     epoch: bool,
+    echo: bool,
 ) -> str:
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
 
@@ -214,6 +217,8 @@ def _wide_sql(
     sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
     parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
     parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
+    if echo:
+        parts.append(f"echo AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {ECHO_PARAMETERS} FROM passed)")
     if closing:
         parts += [
             """closing AS MATERIALIZED (SELECT c.* FROM found, unnest(

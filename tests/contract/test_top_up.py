@@ -36,7 +36,7 @@ def test_no_room_for_more_holds_nothing_and_says_where(desk: Desk) -> None:
     run = desk.admitted(desk.submit(stream="small", cost_micros=40_000, tokens=900))
     found = top_up(desk.gov, run.ref, run.holds, 1000, 101)
     assert isinstance(found, NoRoom)
-    assert (found.account.unit, found.wanted, found.left) == ("tokens", 101, 100)
+    assert (found.account.unit, found.wanted, found.account.left) == ("tokens", 101, 100)
     assert desk.account("cost_micros", "small")["held"] == 40_000
     assert isinstance(top_up(desk.gov, run.ref, run.holds, 60_000, 100), ToppedUp)
     assert isinstance(top_up(desk.gov, run.ref, run.holds, 0, 0), ToppedUp)
