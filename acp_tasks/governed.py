@@ -277,8 +277,8 @@ class GovernedTask(Task[Any, Any]):
 
 def _payer(header: Mapping[str, Any], stream: str) -> Payer:
     """Whom the action is probably charged to, by what its message says."""
-    user, team, org, agent = (header.get(name) for name in ("user", "team", "org", "agent_id"))
-    return Payer(*(name if isinstance(name, str) else None for name in (user, team, org, agent)), stream)
+    said = {name: value for name, value in header.items() if isinstance(value, str)}
+    return Payer(said.get("user"), said.get("team"), said.get("org"), said.get("agent_id"), stream)
 
 
 def _signature_of(task: type[GovernedTask]) -> inspect.Signature:
