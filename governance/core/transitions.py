@@ -7,7 +7,7 @@ from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.events import Event
 from governance.core.grants import UseGrant
-from governance.core.ledger import EntryKind, Hold
+from governance.core.ledger import EntryKind, Hold, row_id
 from governance.core.tickets import MoveTicket, OpenTicket, Ticket, TicketState
 
 
@@ -235,7 +235,8 @@ def topped_up(ref: ActionRef, by: Author, more: tuple[Hold, ...], *, epoch: int)
             payload={"holds": {hold.account_id: hold.amount for hold in more}},
         ),
         columns={"state": State.RUNNING},
-        holds=more,
+        # On the stripe that holds already, so that one closing entry ends all of it.
+        holds=tuple(Hold(row_id(hold.account_id, hold.stripe), hold.unit, hold.amount) for hold in more),
         epoch=epoch,
         hold_kind=EntryKind.TOP_UP,
     )

@@ -14,6 +14,7 @@ from governance.core.ledger import Account, Hold, Unit, exhausted
 from governance.core.transitions import topped_up
 from governance.operations.context import Governance
 from governance.store import actions, switches
+from governance.store.accounts import make_room
 from governance.store.changes import apply
 
 # Every round is caused by another writer's success.
@@ -65,6 +66,9 @@ def top_up(gov: Governance, ref: ActionRef, holds: tuple[Hold, ...], cost_micros
         short = exhausted(found[1], more)
         if short is not None:
             return NoRoom(short, more[short.unit])
+        for hold in wanted:
+            if hold.stripes > 1:
+                make_room(gov.store, hold.account_id, hold.amount, hold.stripe)
     raise AssertionError(f"attempt {ref.attempt} of {ref.id} kept moving for {_ROUNDS_MAX} rounds")
 
 

@@ -1,8 +1,12 @@
 """Reading the ledger: what people see of budgets, and what the audit recomputes."""
 
-from sqlalchemy import RowMapping, select
+from collections.abc import Mapping, Sequence
 
-from governance.store.engine import Reader, Store
+from sqlalchemy import Connection, RowMapping, select
+
+from governance.core.ledger import Account, Unit
+from governance.store.accounts import LOCK_ORDER, level_in
+from governance.store.engine import Reader, Store, rows
 from governance.store.schema.ledger import totals
 
 
@@ -15,6 +19,57 @@ def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMap
         query = query.where(totals.c.window_start_us <= now_us, totals.c.window_end_us > now_us)
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
+
+
+def accounts(store: Store, account_ids: Sequence[str]) -> tuple[Account, ...]:
+    """These accounts, as far as they are open."""
+    query = select(totals).where(totals.c.id.in_(account_ids))
+    with store.statement() as connection:
+        return tuple(_account(row) for row in connection.execute(query).mappings()) if account_ids else ()
+
+
+def post_in(connection: Connection, source: str, posts: Mapping[str, int], at_us: int) -> tuple[Account, ...]:
+    """Posts amounts that nobody held, in the name of `source`; the accounts after it.
+
+    On the account's first row: what that has used beyond its share is no room of the others then.
+    """
+    lock = " FOR NO KEY UPDATE OF a" if connection.dialect.name == "postgresql" else ""
+    names = {f"id{number}": account_id for number, account_id in enumerate(posts)}
+    listed = ", ".join(f":{name}" for name in names)
+    found = rows(
+        connection,
+        f"""SELECT a.account, a.stripe, a.stripes FROM accounts a WHERE a.account IN ({listed})
+            ORDER BY {LOCK_ORDER}{lock}""",
+        names,
+    )
+    for account_id, stripe, stripes in found:
+        if stripe:
+            continue
+        values = {"id": account_id, "posted": posts[account_id], "source": source, "at": at_us}
+        rows(connection, "UPDATE accounts SET posted = posted + :posted WHERE id = :id", values)
+        rows(
+            connection,
+            """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
+                VALUES (:id, :source, 0, 'post', 0, :posted, :at)""",
+            values,
+        )
+        if stripes > 1:
+            level_in(connection, account_id)
+    return tuple(
+        _account(row) for row in connection.execute(select(totals).where(totals.c.id.in_(list(posts)))).mappings()
+    )
+
+
+def _account(row: RowMapping) -> Account:
+    return Account(
+        row["id"],
+        Unit(row["unit"]),
+        row["limit_amount"],
+        row["posted"],
+        row["held"],
+        row["window_end_us"],
+        row["stripes"],
+    )
 
 
 def account_count(store: Reader) -> int:

@@ -179,7 +179,7 @@ def _wide_sql(
                 FROM {", ".join(before)}, accounts a
                 JOIN unnest(CAST(:h_ids AS text[]), CAST(:h_amounts AS bigint[])) AS wanted(id, amount)
                     ON wanted.id = a.id
-                ORDER BY a.id FOR NO KEY UPDATE OF a)"""
+                ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE OF a)"""
         )
         passed.append(
             """(SELECT count(*) = cardinality(CAST(:h_ids AS text[])) AND bool_and(
