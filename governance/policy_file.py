@@ -7,6 +7,8 @@
       - {id: refunds, match: {action: case.refund}, when: "action.cost_micros > 0", effect: approval,
          approval: {timeout: 15m}}
       - {id: routine, match: {risk: [low, medium]}, effect: allow}
+    budgets:
+      - {id: org-month, identity: {org: acme}, period: monthly, max_cost_usd: "500.00", on_exhausted: defer}
 
 A version is named by the hash of its canonical text, the parsed content as sorted JSON: comments, formatting and other
 ways to write the same value do not change it. Canonical text is itself a policy file, with the same hash. Keys that say
@@ -15,6 +17,7 @@ the default are left out of it, so that a key that a later release adds does not
 
 import json
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -22,20 +25,26 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from governance.core.budgets import TokenBudgetConfig
 from governance.core.digest import sha256
+from governance.core.models import NO_MODELS, Access, ModelPolicy, Override, Tier, Whom
 from governance.core.plans import Limits, StreamPlan
 from governance.core.policy import Effect, Match, Policy, Rule
+from governance.core.prices import UnitPrices
 from governance.core.windows import WindowPlan
-from governance.errors import PolicyInvalid
+from governance.errors import InvalidOption, PolicyInvalid
 from governance.policy_model import (
     ApprovalModel,
+    BudgetModel,
     MatchModel,
+    ModelsModel,
     PolicyModel,
     RuleModel,
     SteerModel,
     StreamModel,
+    WhomModel,
 )
-from governance.policy_problems import policy_problems
+from governance.policy_problems import first_problem, policy_problems
 from governance.yaml_document import Problem, read_document
 
 TEXT_BYTES_MAX: Final = 1024 * 1024
@@ -74,12 +83,26 @@ def read_policy(path: Path | str) -> str:
 def parse_policy(text: str, path: str = "<policy>") -> Policy:
     """The policy in `text`, which messages call `path`. Raises PolicyInvalid with every problem."""
     model = _parse(text, path)
+    policy_hash = sha256(_canonical(model))
     return Policy(
-        hash=sha256(_canonical(model)),
+        hash=policy_hash,
         version=model.version,
         streams=MappingProxyType({name: _plan(stream) for name, stream in model.streams.items()}),
         rules=tuple(_rule(rule) for rule in model.rules),
+        budgets=tuple(budget.as_budget() for budget in model.budgets),
+        models=NO_MODELS if model.models is None else _models(model.models, policy_hash),
     )
+
+
+def check_budget(content: Mapping[str, object]) -> TokenBudgetConfig:
+    """One budget as the policy file has them under `budgets`. Raises InvalidOption with its first problem."""
+    try:
+        return BudgetModel.model_validate(content).as_budget()
+    except ValidationError as invalid:
+        path, problem = first_problem(invalid)
+        raise InvalidOption(
+            f"budget {path}".strip(), content.get(path, content.get("id")), problem.removeprefix("expected ")
+        ) from None
 
 
 def packaged_policy() -> str:
@@ -122,6 +145,7 @@ def _plan(stream: StreamModel) -> StreamPlan:
         limits=Limits(stream.limits.cost_usd, stream.limits.actions, stream.limits.tokens),
         on_exhausted=stream.on_exhausted,
         grace_us=stream.grace,
+        stripes=stream.stripes,
     )
 
 
@@ -151,3 +175,31 @@ def _match(match: MatchModel) -> Match:
         org=match.org,
         model=match.model,
     )
+
+
+def _models(models: ModelsModel, policy_hash: str) -> ModelPolicy:
+    tiers = {Tier(name): patterns for name, patterns in models.tiers if patterns is not None}
+    return ModelPolicy(
+        tiers=MappingProxyType(tiers),
+        access=tuple(Access(entry.tier, _whom(entry.match)) for entry in models.access),
+        overrides=tuple(
+            Override(one.id, _whom(one.match), one.model, one.effect, one.reason, one.until) for one in models.overrides
+        ),
+        unknown=None if models.unknown == "refuse" else Tier(models.unknown),
+        prices=MappingProxyType(
+            {
+                pattern: UnitPrices(
+                    input=given.input,
+                    cached=given.input if given.cached is None else given.cached,
+                    output=given.output,
+                    table=f"policy {policy_hash[:12]}",
+                )
+                for pattern, given in models.prices.items()
+            }
+        ),
+    )
+
+
+def _whom(match: WhomModel) -> Whom:
+    risk = None if match.risk is None else frozenset(match.risk)
+    return Whom(user=match.user, team=match.team, org=match.org, agent=match.agent, risk=risk)

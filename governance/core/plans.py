@@ -11,6 +11,7 @@ class OnExhausted(StrEnum):
 
     DENY = "deny"
     DEFER = "defer"  # it waits for the next window
+    PARK = "park"  # it waits for a person, who may raise it; a budget by identity only
     STOP = "stop"  # the budget engages a kill switch for its own scope
 
 
@@ -32,3 +33,5 @@ class StreamPlan:
     on_exhausted: OnExhausted = OnExhausted.DENY
     #: What still runs at the end of a window may go on for so long; None is as long as an attempt may run.
     grace_us: int | None = None
+    #: In how many rows each account of a session is kept.
+    stripes: int = 1

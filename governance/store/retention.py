@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from governance.core.actions import State
 from governance.core.audit import Anchor, Beginning
 from governance.core.events import Event
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
 from governance.store.guards import PRUNES
@@ -47,7 +48,7 @@ _IN_THE_WAY: tuple[tuple[str, str], ...] = (
     ),
     (
         "accounts hold something",
-        "SELECT count(*) FROM accounts WHERE scope = 'session' AND scope_id = :session AND held <> 0",
+        f"SELECT count(*) FROM {ACCOUNTS} c WHERE scope = 'session' AND scope_id = :session AND held <> 0",
     ),
     (
         "events are younger",
@@ -73,7 +74,8 @@ _WRONG: tuple[tuple[str, str], ...] = (
     ),
     (
         "accounts are not the sums of their entries",
-        """SELECT count(*) FROM accounts a WHERE a.scope = 'session' AND a.scope_id = :session AND a.posted <>
+        """SELECT count(DISTINCT a.account) FROM accounts a
+            WHERE a.scope = 'session' AND a.scope_id = :session AND a.posted <>
             (SELECT coalesce(sum(e.posted_delta), 0) FROM entries e WHERE e.account_id = a.id)""",
     ),
 )
@@ -210,6 +212,7 @@ def _clear_events(connection: Connection, values: dict[str, Any]) -> int:
     tickets = f"SELECT id FROM tickets WHERE action_id IN ({ended})"
     rows(connection, f"DELETE FROM grants WHERE ticket_id IN ({tickets})", page)
     rows(connection, f"DELETE FROM tickets WHERE action_id IN ({ended})", page)
+    rows(connection, f"DELETE FROM model_calls WHERE action_id IN ({ended})", page)
     rows(connection, f"DELETE FROM actions WHERE id IN ({ended})", page)
     return len(
         rows(connection, "DELETE FROM events WHERE session_id = :session AND seq <= :last RETURNING id", page),

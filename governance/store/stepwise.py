@@ -3,11 +3,11 @@
 from sqlalchemy import Connection
 
 from governance.core.changes import Change
-from governance.core.ledger import EntryKind
 from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.engine import rows
 from governance.store.epochs import EPOCH
 from governance.store.parameters import (
+    ECHO_PARAMETERS,
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
     GRANT_LASTS,
@@ -35,6 +35,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
         rows(connection, f"INSERT INTO tickets ({TICKET_COLUMNS}) VALUES ({TICKET_PARAMETERS})", values)
     if change.grant is not None and not rows(connection, f"{USE_GRANT} AND {GRANT_LASTS} RETURNING id", values):
         return False
+    assert not any(hold.stripes > 1 for hold in change.holds), "one writer needs no stripes"
     for hold in change.holds:
         row = {"id": hold.account_id, "amount": hold.amount}
         if not rows(
@@ -44,7 +45,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
             row,
         ):
             return False
-        _entry(connection, change, hold.account_id, EntryKind.HOLD, hold.amount, 0, None)
+        _entry(connection, change, hold.account_id, change.hold_kind, hold.amount, 0, None)
     for closing in change.closings:
         rows(
             connection,
@@ -61,6 +62,8 @@ def stepwise(connection: Connection, change: Change) -> bool:
             closing.flag,
         )
     rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", values)
+    if change.echo is not None:
+        rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({ECHO_PARAMETERS})", values)
     return True
 
 
@@ -68,7 +71,7 @@ def _entry(
     connection: Connection,
     change: Change,
     account_id: str,
-    kind: EntryKind,
+    kind: str,
     held: int,
     posted: int,
     flag: str | None,

@@ -110,11 +110,14 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 # Columns that later revisions added, and that say nothing of what was there before.
 EMPTY: Mapping[str, tuple[str, ...]] = {
     "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
+    "accounts": ("raised", "pruned_us"),
     "sessions": ("closed_us", "summary", "epoch"),
     "workers": ("host", "queues", "slots", "ready_us"),
 }
 # Columns that later revisions dropped.
 DROPPED: Mapping[str, tuple[str, ...]] = {"workers": ("suspected_us",)}
+# What revision 0008 adds to each account.
+ONE_ROW: Mapping[str, Any] = {"stripe": 0, "stripes": 1, "account_limit": None}
 # What revision 0002 adds to each ticket.
 ADDED: Mapping[str, dict[str, Any]] = {
     ticket_id: {
