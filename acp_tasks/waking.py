@@ -24,10 +24,10 @@ NAME: Final = "acp.wake"
 def register_wake(app: Celery) -> None:
     """Makes waking a task of `app`, outside governance: it only lets an admitted action be admitted again."""
 
-    def wake(action_id: str) -> None:
-        _wake(app, bootstrap.governance(), action_id)
+    def woken(action_id: str) -> None:
+        wake(app, bootstrap.governance(), action_id)
 
-    app.task(name=NAME, governed=False, ignore_result=True, shared=False)(wake)
+    app.task(name=NAME, governed=False, ignore_result=True, shared=False)(woken)
 
 
 def wakes(app: Celery, action_id: str) -> dict[str, Any]:
@@ -39,10 +39,11 @@ def wakes(app: Celery, action_id: str) -> dict[str, Any]:
 def wake_if_due(app: Celery, gov: Governance, action_id: str, awaited: tuple[str, ...]) -> None:
     """Right after an action began to wait: what it waits for may have ended before, and then nobody wakes it."""
     if any_ended(gov, awaited):
-        _wake(app, gov, action_id)
+        wake(app, gov, action_id)
 
 
-def _wake(app: Celery, gov: Governance, action_id: str) -> None:
+def wake(app: Celery, gov: Governance, action_id: str) -> None:
+    """Has an action that waits for others look how far they are; nothing happens to one that does not wait."""
     if go_on(gov, action_id, "wake"):
         log.info("woken", action=action_id)
         deliver(app, gov, action_id)

@@ -1,10 +1,13 @@
 """What agents of other libraries call in the shop: its tasks, and the tools of an MCP server."""
 
+from typing import Any
+
 from mcp.client import Client
 from mcp.server.mcpserver import MCPServer
 
+from acp_tasks.agents.agent_task import work_through
 from acp_tasks.agents.mcp import govern_server
-from tests.support.shop import app
+from tests.support.shop import add, app, ask, asked, boom, never, single_effect
 
 server = MCPServer("desk")
 
@@ -33,3 +36,9 @@ TOOLS = govern_server(
     lambda: Client(server),
     {"lookup": {"risk": "low", "idempotent": True}, "refund": {"risk": "high"}, "close": {"risk": "critical"}},
 )
+
+
+@app.task(name="t.agent", risk="low", idempotent=True, cost_usd="0.01", tokens=5000, model="small-1")
+def agent(prompt: str) -> Any:
+    """A run of an agent on the shop's tasks."""
+    return work_through("small-1", prompt, [add, ask, asked, boom, never, single_effect])
