@@ -4,10 +4,10 @@ from typing import Any, Final
 
 from celery import shared_task
 
+from acp_tasks.agents.cases import MODEL
 from acp_tasks.agents.desk import close_account, refund, reply
 from acp_tasks.governed import GovernedTask
 
-MODEL: Final = "scripted-small"
 INSTRUCTIONS: Final = """\
 You are the agent of a support desk. Read the case and call one tool for it:
 priority low or medium: case_reply, with a short and friendly answer as text;

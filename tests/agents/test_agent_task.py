@@ -105,7 +105,7 @@ def test_a_run_waits_as_a_row_and_goes_on_with_what_was_decided(shop: Shop, mode
 
 
 # Half of them on each database: what is done between two steps is the same on both.
-@pytest.mark.parametrize(("shop", "point"), zip(DATABASES * 2, KILLED_AT, strict=True), indirect=["shop"])
+@pytest.mark.parametrize(("shop", "point"), list(zip(DATABASES * 2, KILLED_AT, strict=True)), indirect=["shop"])
 def test_a_run_that_is_killed_between_two_steps_repeats_no_effect(shop: Shop, point: str) -> None:
     shop.worker(concurrency=2, environment={"ACP_FAULT": f"{point}:{shop.folder / 'died'}"}).ready()
     shop.beat()
