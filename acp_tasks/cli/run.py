@@ -175,6 +175,7 @@ def _work(
         display.say("this database has admins: ask one for a token to decide with", "yellow")
     # By name: its effects are counted here, the tasks themselves run in the workers.
     desk = importlib.import_module("acp_tasks.agents.desk")
+    importlib.import_module("acp_tasks.agents.desk_agent")
     before = _line_count(desk.outbox_path())
     shift = Shift(app, gov, fleet, display, deadline_s=deadline_s, model=model)
     shift.carry_over()

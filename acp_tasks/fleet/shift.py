@@ -102,7 +102,8 @@ class Shift:
             starting = self._look()
             late = time.monotonic() > end_s
             if late or (self.watch.settled and not starting):
-                # A decision may have released what had settled.
+                # A decision may have released what had settled, and a run may have asked for more.
+                self.watch.discover(AGENT)
                 self._tell(self.watch.look_again())
                 if late or self.watch.settled:
                     break
