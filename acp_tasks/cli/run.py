@@ -53,8 +53,8 @@ _SIGNALLED = 128
 @click.option("--db", "database", metavar="sqlite|postgres|URL", help="The store; else as the horizon has it.")
 @click.option("--broker", metavar="URL", help="Use this broker instead of starting one.")
 @click.option("--model-url", metavar="URL", help="Use this OpenAI-compatible endpoint instead of starting one.")
-@click.option("--agent", is_flag=True, help="Have a model read the cases: each is a run of the desk's agent.")
-@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="The model of --agent.")
+@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="The model that reads the cases.")
+@click.option("--no-agent", is_flag=True, help="Take each case for what its priority says, without a model.")
 @click.option("--workers", type=click.IntRange(1, 32), help="Worker processes; else as the horizon has it.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Children of a worker.")
 @click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Default: ACP_STATE_DIR, else .acp.")
@@ -83,8 +83,8 @@ def run(
     database: str | None,
     broker: str | None,
     model_url: str | None,
-    agent: bool,
     model: str,
+    no_agent: bool,
     workers: int | None,
     concurrency: int,
     state_dir: Path | None,
@@ -93,13 +93,13 @@ def run(
 ) -> None:
     """Run a whole governed fleet on this machine, once.
 
-    Starts a broker, a database, a scripted model, workers, beat and Flower, enqueues every case as a governed action,
-    waits until each has ended or waits for a person, prints a scorecard and verifies the audit trail. Ctrl-C ends what
-    it started. Running it again with the same cases and state directory repeats no effect.
+    Starts a broker, a database, a scripted model, workers, beat and Flower, has the desk's agent work through every
+    case, waits until what it asked for has ended or waits for a person, prints a scorecard and verifies the audit
+    trail. Ctrl-C ends what it started. Running it again with the same cases and state directory repeats no effect.
 
-    With --compress, or a longer horizon, the desk's agent takes the cases in cycles instead: windows turn, checkpoints
-    are taken, requests time out, drills are run, and the end report says so. --compress 3600 rehearses a month in
-    twelve minutes; every rehearsal has a folder of its own in the state directory.
+    With --compress, or a longer horizon, the desk takes the cases in cycles instead, without a model: windows turn,
+    checkpoints are taken, requests time out, drills are run, and the end report says so. --compress 3600 rehearses a
+    month in twelve minutes; every rehearsal has a folder of its own in the state directory.
     """
     logs.configure(SILENT)
     started_s = time.monotonic()
@@ -114,11 +114,9 @@ def run(
         workers=workers or chosen.workers,
         concurrency=concurrency,
     )
-    if agent and (compress or horizon != "hour"):
-        raise click.UsageError("--agent is for an hour's cases that are all taken at once")
-    if agent and importlib.util.find_spec("pydantic_ai") is None:
-        raise ExtraMissing("pydantic-ai", "pydantic-ai")
     lives = Living(chosen, compress or 1.0, deadline) if compress or horizon != "hour" else None
+    if lives is None and not no_agent and importlib.util.find_spec("pydantic_ai") is None:
+        raise ExtraMissing("pydantic-ai", "pydantic-ai")
     lines = _lines(path, shipped=cases is None, strict=strict)
     display = make_display(live=not output.wants_json())
     try:
@@ -128,7 +126,7 @@ def run(
                 summary = live(lives, replace(plan, state_dir=folder), stack, display, path, lines, make=_app)
             else:
                 fleet = Fleet(replace(plan, state_dir=folder), stack)
-                reader = model if agent else None
+                reader = None if no_agent else model
                 summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline, model=reader)
             display.say("ending every process")
     except BaseException as error:

@@ -28,6 +28,8 @@ class Watch:
         # Runs by their command_id, with what each has asked for.
         self._runs: dict[str, list[str]] = {}
         self._run_ids: set[str] = set()
+        # What runs have asked for that nobody follows, or not yet.
+        self._unclaimed: dict[str, list[str]] = {}
         self._seen: tuple[int, str] = (0, "")
 
     def add(self, action_id: str) -> bool:
@@ -41,8 +43,8 @@ class Watch:
     def follow(self, run_id: str, command_id: str) -> None:
         """Watches a run of an agent, and from now on every action that it asks for."""
         self.add(run_id)
-        self._runs.setdefault(command_id, [])
         self._run_ids.add(run_id)
+        self._claim(command_id, self._unclaimed.pop(command_id, []))
 
     def discover(self, agent_id: str) -> None:
         """Adds what the followed runs of an agent have asked for since the last time."""
@@ -51,8 +53,10 @@ class Watch:
         while found := made_by(self._gov, agent_id, after=self._seen, limit=_LOOKED_AT):
             for standing in found:
                 run = standing.command_id.rpartition(":")[0]
-                if run in self._runs and self.add(standing.id):
-                    self._runs[run].append(standing.id)
+                if run in self._runs:
+                    self._claim(run, [standing.id])
+                else:
+                    self._unclaimed.setdefault(run, []).append(standing.id)
             self._seen = (found[-1].created_us, found[-1].id)
         self._seen = (max(self._seen[0] - _LATE_US, 0), "")
 
@@ -114,6 +118,13 @@ class Watch:
             if known is None or known.state is not standing.state:
                 moved.append(standing)
         return moved
+
+    def _claim(self, run: str, action_ids: list[str]) -> None:
+        asked = self._runs.setdefault(run, [])
+        for action_id in action_ids:
+            self.add(action_id)
+            if action_id not in asked:
+                asked.append(action_id)
 
     def _goes_on(self, standing: Standing) -> bool:
         """Whether a run waits for nothing any more: it is woken in this moment."""
