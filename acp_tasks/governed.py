@@ -34,7 +34,8 @@ from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoppedShort, StoreAway
 from governance.operations.admit import Arrival, ended
 from governance.operations.answers import Dropped, NotSubmitted
-from governance.operations.relay import not_published
+from governance.operations.clearing import withdraw
+from governance.operations.relay import Outgoing, keep_echo, not_published
 from governance.operations.submit import Repeated, submit
 
 log = structlog.get_logger(__name__)
@@ -122,7 +123,9 @@ class GovernedTask(Task[Any, Any]):
             return self.AsyncResult(action_id)
         if isinstance(submitted, Repeated) and (task_id is None or submitted.action_id == task_id):
             return self.AsyncResult(submitted.action_id)
-        # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.
+        if isinstance(submitted, Repeated):
+            # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.
+            keep_echo(parts.gov, Outgoing(action_id, submission.message), submitted.action_id, published=True)
         point("after_submit_before_publish")
         countdown_s = wait_s(parts.gov, submission)
         if countdown_s > HELD_BY_CELERY_S_MAX:
@@ -137,11 +140,13 @@ class GovernedTask(Task[Any, Any]):
         try:
             return Task.apply_async(self, args, kwargs, task_id=action_id, producer=producer, **options)
         except BROKER_ERRORS as problem:
-            if isinstance(submitted, Repeated):
-                raise
             log.warning("not published", action=action_id, problem=str(problem))
             not_published(parts.gov, action_id)
             return self.AsyncResult(action_id)
+        except Exception as problem:
+            # Nobody can publish what Celery refuses, now or later: its caller has the exception, the record an end.
+            withdraw(parts.gov, action_id, f"Celery refused its message: {problem!r}")
+            raise
 
     def apply(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Celery's own: runs here and now, admitted or refused; takes the same governance options as `apply_async`."""
@@ -183,13 +188,12 @@ class GovernedTask(Task[Any, Any]):
             options = options_of(request)
             asked = take_asked(asked_of(header))
             try:
-                submitted = submit(
-                    call.gov, make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
-                )
+                submission = make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
+                submitted = submit(call.gov, submission)
             except StoreUnavailable as problem:
                 return conclude(self, call, StoreAway(str(problem)))
             if submitted.action_id != action_id:
-                return echo(self, call, submitted.action_id)
+                return echo(self, call, Outgoing(action_id, submission.message), submitted.action_id)
             outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         return conclude(self, call, outcome)
 
