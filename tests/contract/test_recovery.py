@@ -141,6 +141,27 @@ def test_an_owner_that_never_registered_is_given_up(desk: Desk) -> None:
     assert sweep(desk).reclaimed == {"queued": 1}
 
 
+def test_workers_that_were_silent_for_a_day_are_forgotten_unless_they_own_something(desk: Desk) -> None:
+    """Months of deploys leave a row each."""
+    for worker_id in ("killed", "stopped", LEASE.worker_id):
+        alive(desk, worker_id)
+    heartbeat.goodbye(desk.gov, "stopped")
+    made = desk.submit()
+    desk.admitted(made)
+    clock(desk).pass_s(24 * 3600)
+    alive(desk, "young")
+
+    def known() -> list[str]:
+        return [row[0] for row in desk.gov.store.read("SELECT id FROM workers ORDER BY started_us, id", {})]
+
+    assert known() == ["killed", "stopped", LEASE.worker_id, "young"]
+    clock(desk).pass_s(1)
+    alive(desk, "new")
+    assert known() == [LEASE.worker_id, "young", "new"]
+    assert sweep(desk).lost == (LEASE.worker_id,)
+    assert desk.state(made) == "queued"
+
+
 def test_a_beat_without_a_row_says_so(desk: Desk) -> None:
     assert not heartbeat.beat(desk.gov, LEASE.worker_id)
     alive(desk)
