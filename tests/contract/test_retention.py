@@ -5,6 +5,7 @@ from threading import Barrier, Thread
 
 import pytest
 
+from governance.core.events import Event
 from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.errors import InvalidOption, NotAllowed
@@ -14,7 +15,8 @@ from governance.operations.escalate import escalate_overdue
 from governance.operations.retention import DAY_S
 from governance.operations.rollups import roll_up
 from governance.operations.ticks import claim
-from tests.support.governed import ANN, LEASE, Desk, make_governance
+from governance.store import retention as store_retention
+from tests.support.governed import ANN, LEASE, Desk, ManualClock, make_governance
 from tests.support.pruned import WEEK_S, later, left, prune, sessions, work
 
 
@@ -227,6 +229,26 @@ def test_answers_and_ticks_are_forgotten_by_age(desk: Desk) -> None:
     pruned = prune(desk)
     assert (pruned.commands, pruned.ticks) == (1, 1)
     assert [row[0] for row in desk.gov.store.read("SELECT id FROM commands", {})] == ["second"]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["and goes on", "and ends"])
+def test_a_session_that_moved_while_it_was_looked_at_stays(desk: Desk, database_url: str, ends: bool) -> None:
+    """A process that was suspended in it writes at last, between the look and the anchor."""
+    work(desk)
+    old_us = desk.gov.clock.now_us()
+    later(desk)
+    audit.seal(desk.gov)
+    (seen,) = [
+        one for one in store_retention.aged(desk.gov.store, old_us + 3600 * 1_000_000) if "default" in one.session_id
+    ]
+    behind = Desk(make_governance(database_url, clock=ManualClock(old_us)))
+    late = behind.submit()
+    if ends:
+        behind.finish(behind.admitted(late))
+    behind.gov.store.close()
+    event = Event(seen.session_id, "session.pruned", "test", old_us)
+    assert not store_retention.anchor(desk.gov.store, seen, desk.gov.clock.now_us(), event)
+    assert audit.verify(desk.gov).problems == ()
 
 
 def test_checkpoints_go_with_their_session_but_for_what_a_stream_goes_on_from(desk: Desk) -> None:
