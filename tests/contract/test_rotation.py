@@ -239,6 +239,7 @@ def test_an_early_turn_brings_the_new_policy_and_no_fresh_budget(desk: Desk, dat
     old = desk.gov.sessions["small"].id
     pass_s(desk, 60)
     newer = make_governance(database_url, policy=POLICY.replace("timeout: 15m", "timeout: 20m"), clock=desk.gov.clock)
+    Desk(newer).submit(stream="small")
     turned = rotation.turn(newer, "small", reason="another policy", by=ANN)
     assert line(desk, old).state == "closing"
     assert line(desk, turned.id).policy_hash == newer.policy.hash
