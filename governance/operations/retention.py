@@ -5,6 +5,7 @@ verified once more before; what does not agree is evidence and stays. An anchor 
 an event in the fleet's own trail; then its rows are deleted in small steps, by this process or by a later one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,8 @@ from governance.operations.audit import PRUNED, seal, sealed_events
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
 from governance.operations.sessions import in_force
-from governance.store import retention
+from governance.store import checkpoints, retention
+from governance.store.engine import Store
 from governance.store.retention import Aged
 
 DAY_S: Final = 24 * 3600
@@ -55,6 +57,7 @@ class Retention:
     pruned: tuple[PrunedSession, ...]
     kept: tuple[KeptSession, ...]
     commands: int = 0
+    checkpoints: int = 0
     ticks: int = 0
     finished: bool = True
 
@@ -137,12 +140,19 @@ def _prune(
                 continue
             found = KeptSession(session.session_id, "it moved while it was looked at")
         kept.append(found)
-    commands = 0
-    while not allowance.spent and (forgotten := retention.prune_commands(gov.store, cutoff_us, _BATCH)):
-        commands += forgotten
-        allowance.spend(forgotten)
+    commands = _forget(retention.prune_commands, gov, cutoff_us, allowance)
+    points = _forget(checkpoints.forget, gov, cutoff_us, allowance)
     ticks = retention.prune_ticks(gov.store, cutoff_us)
-    return Retention(cutoff_us, tuple(pruned), tuple(kept), commands, ticks, finished=not allowance.spent)
+    return Retention(cutoff_us, tuple(pruned), tuple(kept), commands, points, ticks, finished=not allowance.spent)
+
+
+def _forget(step: Callable[[Store, int, int], int], gov: Governance, cutoff_us: int, allowance: _Allowance) -> int:
+    """Step after step, until one forgets nothing or nothing more may be deleted; how many rows."""
+    forgotten = 0
+    while not allowance.spent and (rows := step(gov.store, cutoff_us, _BATCH)):
+        forgotten += rows
+        allowance.spend(rows)
+    return forgotten
 
 
 def _examined(gov: Governance, session: Aged, cutoff_us: int, going: set[str]) -> PrunedSession | KeptSession:

@@ -30,7 +30,7 @@ class SwitchLine:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`actions` counts by state; `overdue` counts requests that the escalation sweep has not reached yet."""
+    """`actions` counts by state, without drills'; `overdue`: requests that no escalation sweep has reached yet."""
 
     switches: tuple[SwitchLine, ...]
     actions: Mapping[str, int]

@@ -9,7 +9,8 @@ from governance.store.schema.work import actions
 
 
 def counts_by_state(store: Reader) -> dict[str, int]:
-    found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
+    """What drills do by themselves, and undo, is left out."""
+    found = store.read("SELECT state, count(*) FROM actions WHERE name NOT LIKE 'acp.drill.%' GROUP BY state", {})
     return {str(row[0]): int(row[1]) for row in found}
 
 
