@@ -3,10 +3,10 @@
 Only PostgreSQL has several writers at a time: on SQLite every account is one row.
 
 Lock order, on every path and over all rows: plain accounts by id, then stripes by account and number. An admission
-waits for its plain rows in that order, then takes of each striped account any stripe that nobody has, and waits for one
-only when all are taken. A closing waits for its rows in that order, a levelling for all stripes of one account in
-theirs. So nobody who has a stripe waits for a plain row, nor anybody for a row that comes before one that they have:
-waiting never runs in a circle.
+waits for its plain rows in that order, then takes of each striped account any stripe that nobody has. Only if there is
+none it gives everything back, and waits the next time, for stripes by number from its own upwards. A closing waits for
+its rows in that order, a levelling for all stripes of one account in theirs. So nobody who has a stripe waits for a
+plain row, nor anybody for a row that comes before one that they have: waiting never runs in a circle.
 """
 
 from collections.abc import Sequence
