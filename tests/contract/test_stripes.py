@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from governance.clock import SystemClock
-from governance.core.ledger import Account, Unit, Usage
+from governance.core.ledger import Account, Unit, Usage, row_id
 from governance.core.sessions import account_id
 from governance.core.windows import Window
 from governance.operations import audit, metrics, recover, reports, rotation
@@ -206,13 +206,14 @@ def test_a_hold_takes_a_stripe_that_nobody_has_and_waits_only_when_there_is_none
 
 
 def test_the_audit_finds_a_share_that_was_changed_and_a_stripe_that_is_gone(on_postgres: Desk) -> None:
-    spend(on_postgres, held=10, used=10)
+    used = stripe_of(take(on_postgres, 10))
     account = account_id(session(on_postgres), Unit.COST)
-    on_postgres.gov.store.run("UPDATE accounts SET limit_amount = 7000 WHERE id = :id", {"id": f"{account}#03"})
+    unused = row_id(account, 1 + used % 15)
+    on_postgres.gov.store.run("UPDATE accounts SET limit_amount = 7000 WHERE id = :id", {"id": unused})
     assert audit.verify(on_postgres.gov).problems == (
         f"account {account}: 16 of 16 stripes are there, their shares sum to 100750 of 100000",
     )
-    on_postgres.gov.store.run("DELETE FROM accounts WHERE id = :id", {"id": f"{account}#03"})
+    on_postgres.gov.store.run("DELETE FROM accounts WHERE id = :id", {"id": unused})
     assert audit.verify(on_postgres.gov).problems == (
         f"account {account}: 15 of 16 stripes are there, their shares sum to 93750 of 100000",
     )
