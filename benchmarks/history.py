@@ -74,7 +74,7 @@ def _record(gov: Governance, count: int) -> int:
             schema.ledger.accounts,
             "scope_id = :session",
             _SESSIONS,
-            {"id": renamed % "n", "scope_id": renamed % "n", **window},
+            {**dict.fromkeys(("id", "account", "scope_id"), renamed % "n"), **window},
         ),
         (
             schema.work.actions,

@@ -122,6 +122,7 @@ def _plan(stream: StreamModel) -> StreamPlan:
         limits=Limits(stream.limits.cost_usd, stream.limits.actions, stream.limits.tokens),
         on_exhausted=stream.on_exhausted,
         grace_us=stream.grace,
+        stripes=stream.stripes,
     )
 
 

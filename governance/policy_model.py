@@ -23,6 +23,7 @@ from pydantic import (
 from governance.cel import CelCondition, compile_condition
 from governance.core.approvals import Chain, Level
 from governance.core.instants import SECOND_US
+from governance.core.ledger import STRIPES_MAX
 from governance.core.money import MICROS_PER_USD, cost_micros, token_count
 from governance.core.plans import OnExhausted
 from governance.core.policy import ConditionError, Risk
@@ -173,6 +174,7 @@ class StreamModel(Model):
     limits: LimitsModel
     on_exhausted: OnExhausted = OnExhausted.DENY
     grace: Duration | None = None
+    stripes: Annotated[int, Field(strict=True, ge=1, le=STRIPES_MAX)] = 1
 
 
 class MatchModel(Model):

@@ -9,11 +9,18 @@ An account is a budget in one window: `limit`, `posted`, `held`. Entries are app
     expire   -amount, +amount  the attempt vanished: nobody can say what it used, so all of it counts
 
 Usage beyond the hold is posted in full and flagged; no usage reported posts the whole hold and flags it. Never 0.
+
+A hot account may be kept in several rows, its stripes, so that its writers do not queue for one. Each has a share of
+the limit, and its own posted and held; the shares sum to the limit and the account is the sum of its rows. A hold is on
+one stripe, whole, and closes on that.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+STRIPES_MAX: Final = 64
 
 
 class Unit(StrEnum):
@@ -36,7 +43,7 @@ class Flag(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A budget in one window as read from the store; `limit` None is unlimited."""
+    """A budget in one window as read from the store, the sum of its `stripes` rows; `limit` None is unlimited."""
 
     id: str
     unit: Unit
@@ -44,6 +51,7 @@ class Account:
     posted: int
     held: int
     resets_us: int
+    stripes: int = 1
 
     def has_room(self, amount: int) -> bool:
         return self.limit is None or self.posted + self.held + amount <= self.limit
@@ -51,11 +59,13 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What one attempt may spend on one account."""
+    """What one attempt may spend on one account of `stripes` rows; `stripe` is the one that was taken, once it was."""
 
     account_id: str
     unit: Unit
     amount: int
+    stripes: int = 1
+    stripe: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +78,54 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The one entry that ends a hold."""
+    """The one entry that ends a hold, on the stripe that held it."""
 
     account_id: str
     kind: EntryKind
     held_delta: int
     posted_delta: int
     flag: Flag | None = None
+    stripes: int = 1
+    stripe: int = 0
+
+    @property
+    def exceeds(self) -> bool:
+        """Whether more is posted than was held."""
+        return self.posted_delta + self.held_delta > 0
+
+
+def row_id(account_id: str, stripe: int) -> str:
+    """The row that a stripe is kept in: stripe 0 in the account's own."""
+    return f"{account_id}#{stripe:02}" if stripe else account_id
+
+
+def shares(limit: int | None, used: Sequence[int], amount: int = 0, first: int = 0) -> list[int | None]:
+    """Shares of `limit` for stripes of which so much is used, as even in room as portions of `amount` allow.
+
+    If the account has room for `amount`, stripe `first` has it then; if it is used beyond its limit, no stripe has any.
+    No share is below 0.
+    """
+    if limit is None:
+        return [None] * len(used)
+    room = limit - sum(used)
+    if room < 0:
+        return _cut(used, -room)
+    portion = max(amount, 1)
+    each, odd = divmod(room // portion, len(used))
+    given = [used[stripe] + portion * (each + ((stripe - first) % len(used) < odd)) for stripe in range(len(used))]
+    given[first] += room % portion
+    return list(given)
+
+
+def _cut(used: Sequence[int], excess: int) -> list[int | None]:
+    """What is used, less an excess that is spread as evenly as it can be without a share below 0."""
+    left: list[int | None] = [None] * len(used)
+    order = sorted(range(len(used)), key=lambda stripe: used[stripe])
+    for place, stripe in enumerate(order):
+        taken = min(used[stripe], -(-excess // (len(order) - place)))
+        left[stripe] = used[stripe] - taken
+        excess -= taken
+    return left
 
 
 def estimate(cost_micros: int, tokens: int) -> dict[Unit, int]:
@@ -84,7 +135,8 @@ def estimate(cost_micros: int, tokens: int) -> dict[Unit, int]:
 
 def holds_for(accounts: Iterable[Account], amounts: dict[Unit, int]) -> tuple[Hold, ...]:
     """One hold on every account, in the one order in which accounts are locked: by id."""
-    return tuple(Hold(a.id, a.unit, amounts[a.unit]) for a in sorted(accounts, key=lambda account: account.id))
+    ordered = sorted(accounts, key=lambda account: account.id)
+    return tuple(Hold(a.id, a.unit, amounts[a.unit], a.stripes) for a in ordered)
 
 
 def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account | None:
@@ -106,17 +158,18 @@ def _post(hold: Hold, used: int | None) -> Closing:
         flag = Flag.UNREPORTED if hold.amount else None
     elif used > hold.amount:
         flag = Flag.OVER_HOLD
-    return Closing(hold.account_id, EntryKind.POST, -hold.amount, used, flag)
+    return _closing(hold, EntryKind.POST, used, flag)
 
 
 def void(holds: Sequence[Hold]) -> tuple[Closing, ...]:
     """The closing entries of an attempt whose body never started."""
-    return tuple(Closing(h.account_id, EntryKind.VOID, -h.amount, 0) for h in holds)
+    return tuple(_closing(hold, EntryKind.VOID, 0, None) for hold in holds)
 
 
 def expire(holds: Sequence[Hold]) -> tuple[Closing, ...]:
     """The closing entries of an attempt that vanished."""
-    return tuple(
-        Closing(h.account_id, EntryKind.EXPIRE, -h.amount, h.amount, Flag.UNREPORTED if h.amount else None)
-        for h in holds
-    )
+    return tuple(_closing(h, EntryKind.EXPIRE, h.amount, Flag.UNREPORTED if h.amount else None) for h in holds)
+
+
+def _closing(hold: Hold, kind: EntryKind, posted: int, flag: Flag | None) -> Closing:
+    return Closing(hold.account_id, kind, -hold.amount, posted, flag, hold.stripes, hold.stripe)

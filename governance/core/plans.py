@@ -32,3 +32,5 @@ class StreamPlan:
     on_exhausted: OnExhausted = OnExhausted.DENY
     #: What still runs at the end of a window may go on for so long; None is as long as an attempt may run.
     grace_us: int | None = None
+    #: In how many rows each account of a session is kept.
+    stripes: int = 1

@@ -32,10 +32,11 @@ def account_ids(session: str) -> tuple[str, ...]:
     return tuple(sorted(account_id(session, unit) for unit in Unit))
 
 
-def accounts(session: Session, limits: Limits) -> tuple[Account, ...]:
+def accounts(session: Session, limits: Limits, stripes: int = 1) -> tuple[Account, ...]:
     """The accounts that are opened with a session, empty."""
     limit = {Unit.COST: limits.cost_micros, Unit.ACTIONS: limits.actions, Unit.TOKENS: limits.tokens}
-    return tuple(Account(account_id(session.id, unit), unit, limit[unit], 0, 0, session.window.end_us) for unit in Unit)
+    end_us = session.window.end_us
+    return tuple(Account(account_id(session.id, unit), unit, limit[unit], 0, 0, end_us, stripes) for unit in Unit)
 
 
 def opening(session: Session, limits: Limits, *, actor: str, at_us: int, **why: object) -> Event:

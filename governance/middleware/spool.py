@@ -101,7 +101,7 @@ def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:
     ref = kept["ref"]
     return Finish(
         ref=ActionRef(ref["id"], ref["session_id"], State(ref["state"]), ref["attempt"]),
-        holds=tuple(Hold(hold["account_id"], Unit(hold["unit"]), hold["amount"]) for hold in kept["holds"]),
+        holds=tuple(Hold(**{**hold, "unit": Unit(hold["unit"])}) for hold in kept["holds"]),
         outcome=outcome(**kept["outcome"]),
         usage=Usage(**kept["usage"]),
         actor=kept["actor"],

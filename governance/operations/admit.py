@@ -10,7 +10,7 @@ from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
-from governance.core.ledger import Account, estimate
+from governance.core.ledger import Account, Hold, estimate
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import Board, stopping
@@ -34,7 +34,7 @@ from governance.operations.sessions import InForce, in_force
 from governance.operations.switches import board_at, engage_by_budget, subject_of
 from governance.store import actions
 from governance.store.actions import ActionRow
-from governance.store.changes import apply
+from governance.store.changes import take
 
 # Every round is caused by another writer's success, so this bound is only a guard against a defect.
 _ROUNDS_MAX = 1000
@@ -94,11 +94,11 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
             continue
         change = _change(gov, action, force, decision, lease, now_us, board.epoch)
         try:
-            applied = apply(gov.store, change)
+            holds = take(gov.store, change)
         except StoreUnavailable as problem:
             raise AdmissionUncertain(problem.url, problem.problem, now_us) from problem
-        if applied:
-            return _answer(action, change, decision)
+        if holds is not None:
+            return _answer(action, change, decision, holds)
     raise StoreUnavailable(gov.store.masked_url, f"action {arrival.action_id} kept moving for {_ROUNDS_MAX} rounds")
 
 
@@ -248,9 +248,9 @@ def _change(
             assert_never(decision)
 
 
-def _answer(action: ActionRow, change: Change, decision: core.Decision) -> Admission:
+def _answer(action: ActionRow, change: Change, decision: core.Decision, holds: tuple[Hold, ...]) -> Admission:
     match decision:
-        case core.Admit(holds):
+        case core.Admit():
             ref = ActionRef(action.ref.id, change.event.session_id, State.RUNNING, change.attempt)
             return Admitted(action, ref, holds)
         case core.ParkFor(rule, reason):

@@ -118,6 +118,10 @@ def _verified(reader: Reader) -> Verification:
         for account, held, sum_held, posted, sum_posted in ledger.unbalanced(reader)
     ]
     problems += [
+        f"account {account}: {there} of {stripes} stripes are there, their shares sum to {shares} of {limit}"
+        for account, there, stripes, limit, shares in ledger.unshared(reader)
+    ]
+    problems += [
         f"action {action_id}: attempt {attempt} holds {account} and does not run"
         for action_id, attempt, account in ledger.orphan_holds(reader)
     ]

@@ -109,7 +109,7 @@ def turn(gov: Governance, stream: str, *, reason: str, by: Principal) -> Session
         gov.store,
         session,
         following,
-        accounts=accounts(following, limits),
+        accounts=accounts(following, limits, plan.stripes),
         turned=Event(session.id, "session.turned", by.actor, now_us, payload={**told, "into": following.id}),
         opened=opening(following, limits, actor=by.actor, at_us=now_us, turned_from=session.id, reason=reason),
     )

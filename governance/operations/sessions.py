@@ -65,4 +65,4 @@ def open_at(gov: Governance, stream: str, at_us: int, now_us: int) -> Session:
     session = Session(session_id(stream, window), stream, window, gov.policy.hash)
     store_sessions.keep_policy(gov.store, gov.policy, gov.policy_source, now_us)
     event = opening(session, plan.limits, actor="governance", at_us=now_us)
-    return store_sessions.open_once(gov.store, session, accounts(session, plan.limits), event)
+    return store_sessions.open_once(gov.store, session, accounts(session, plan.limits, plan.stripes), event)

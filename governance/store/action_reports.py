@@ -4,7 +4,7 @@ from sqlalchemy import RowMapping, func, select
 
 from governance.core.actions import State
 from governance.store.engine import Reader, Store
-from governance.store.schema.ledger import entries
+from governance.store.schema.ledger import accounts, entries
 from governance.store.schema.work import actions
 
 
@@ -62,9 +62,10 @@ def whole(store: Store, action_id: str) -> RowMapping | None:
 def spent(store: Store, action_id: str) -> dict[str, int]:
     """What an action has posted so far, by account."""
     query = (
-        select(entries.c.account_id, func.sum(entries.c.posted_delta))
+        select(accounts.c.account, func.sum(entries.c.posted_delta))
+        .join_from(entries, accounts, accounts.c.id == entries.c.account_id)
         .where(entries.c.action_id == action_id)
-        .group_by(entries.c.account_id)
+        .group_by(accounts.c.account)
     )
     with store.statement() as connection:
         return {str(account): int(total) for account, total in connection.execute(query)}

@@ -9,6 +9,7 @@ from governance.core.actions import State
 from governance.core.changes import ActionRef
 from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Store
 from governance.store.epochs import EPOCH
 
@@ -106,9 +107,9 @@ _WIDTH = len(_ACTION) + len(_TICKET)
 @lru_cache(maxsize=8)
 def _gather_sql(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
-    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us,
+    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us, c.stripes,
             {EPOCH}
-        {_FROM} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
+        {_FROM} LEFT JOIN {ACCOUNTS} c ON c.id IN ({names}) WHERE a.id = :id"""
 
 
 def gather(
@@ -121,7 +122,7 @@ def gather(
     if not found:
         return None
     accounts = tuple(
-        Account(id=c[0], unit=Unit(c[1]), limit=c[2], posted=c[3], held=c[4], resets_us=c[5])
+        Account(id=c[0], unit=Unit(c[1]), limit=c[2], posted=c[3], held=c[4], resets_us=c[5], stripes=c[6])
         for c in (row[_WIDTH:] for row in found)
         if c[0] is not None
     )
@@ -154,16 +155,17 @@ def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
 
 
 def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
-    """What `attempt` holds and has not closed, in lock order."""
+    """What `attempt` holds and has not closed."""
     found = store.read(
-        """SELECT e.account_id, c.unit, e.held_delta FROM entries e JOIN accounts c ON c.id = e.account_id
+        """SELECT c.account, c.unit, e.held_delta, c.stripes, c.stripe
+            FROM entries e JOIN accounts c ON c.id = e.account_id
             WHERE e.action_id = :id AND e.attempt = :attempt AND e.kind = 'hold' AND NOT EXISTS (
                 SELECT 1 FROM entries d WHERE d.action_id = e.action_id AND d.attempt = e.attempt
                 AND d.account_id = e.account_id AND d.kind <> 'hold')
             ORDER BY e.account_id""",
         {"id": action_id, "attempt": attempt},
     )
-    return tuple(Hold(row[0], Unit(row[1]), row[2]) for row in found)
+    return tuple(Hold(row[0], Unit(row[1]), *row[2:]) for row in found)
 
 
 def republished(store: Store, action: ActionRow, now_us: int) -> bool:

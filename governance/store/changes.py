@@ -5,18 +5,25 @@ expected epoch, the grant that is used still lasts, and every hold fits its acco
 of writable CTEs, so that a hot account stays locked for the time of one round trip; SQLite does the same steps one by
 one in a transaction. The contract suite runs both.
 
-Lock order is action, ticket, grant, accounts by id, on every path, so writers wait and never deadlock.
+Lock order is action, ticket, grant, accounts (`governance.store.accounts`), on every path, so writers wait and never
+deadlock.
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from sqlalchemy import Connection
 
 from governance.core.changes import Change
+from governance.core.ledger import Hold
+from governance.store.accounts import make_room
 from governance.store.engine import Store, rows
 from governance.store.parameters import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.stepwise import stepwise
-from governance.store.wide import apply_wide, wide
+from governance.store.wide import Moved, Short, Taken, apply_wide, apply_wide_in
+
+# Each time that room was made for a hold, somebody else's took it; after so many the decision is made anew.
+_ROUNDS_MAX = 8
 
 
 class _Moved(Exception):
@@ -25,16 +32,39 @@ class _Moved(Exception):
 
 def apply(store: Store, change: Change) -> bool:
     """Applies `change`; False when something it expected has moved on, and then nothing was written."""
+    return take(store, change) is not None
+
+
+def take(store: Store, change: Change) -> tuple[Hold, ...] | None:
+    """`apply` for a change that holds: its holds, each with the stripe that was taken; None where that says False."""
     assert change.echo is None, "one statement writes one event"
     if store.is_postgresql:
-        return apply_wide(store, change)
+        return _take_wide(store, change)
     try:
         with store.transaction() as connection:
             if not apply_in(connection, change):
                 raise _Moved
     except _Moved:
-        return False
-    return True
+        return None
+    return change.holds
+
+
+def _take_wide(store: Store, change: Change) -> tuple[Hold, ...] | None:
+    for _ in range(_ROUNDS_MAX):
+        written = apply_wide(store, change)
+        if isinstance(written, Short):
+            written = apply_wide(store, change, awaited=True)
+        match written:
+            case Taken(holds):
+                return holds
+            case Moved():
+                return None
+            case Short(holds):
+                if not all(make_room(store, hold.account_id, hold.amount) for hold in holds):
+                    return None
+            case _:
+                assert_never(written)
+    return None
 
 
 def apply_each(store: Store, changes: Sequence[Change]) -> list[bool]:
@@ -59,8 +89,7 @@ def apply_each(store: Store, changes: Sequence[Change]) -> list[bool]:
 def apply_in(connection: Connection, change: Change) -> bool:
     """`apply` inside the caller's transaction, which must be rolled back on False."""
     if connection.dialect.name == "postgresql":
-        sql, values = wide(change)
-        applied = bool(rows(connection, sql, values)[0][0])
+        applied = isinstance(apply_wide_in(connection, change), Taken)
     else:
         applied = stepwise(connection, change)
     if applied and change.echo is not None:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.checkpoints import Checkpoint
 from governance.core.events import Event
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Store, rows
 from governance.store.parameters import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.schema.work import checkpoints
@@ -32,7 +33,7 @@ def control(store: Store, stream: str, session_id: str, limit: int) -> Mapping[s
     )
     switches = store.read("SELECT id, scope, scope_id, mode FROM switches WHERE released_us IS NULL ORDER BY id", {})
     accounts = store.read(
-        """SELECT unit, limit_amount, posted, held FROM accounts
+        f"""SELECT unit, limit_amount, posted, held FROM {ACCOUNTS} c
             WHERE scope = 'session' AND scope_id = :session ORDER BY unit""",
         {"session": session_id},
     )

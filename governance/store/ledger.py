@@ -3,22 +3,22 @@
 from sqlalchemy import RowMapping, select
 
 from governance.store.engine import Reader, Store
-from governance.store.schema.ledger import accounts
+from governance.store.schema.ledger import totals
 
 
 def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:
     """The accounts of a session, or of every window that is open now."""
-    query = select(accounts).order_by(accounts.c.window_start_us.desc(), accounts.c.id)
+    query = select(totals).order_by(totals.c.window_start_us.desc(), totals.c.id)
     if session_id is not None:
-        query = query.where(accounts.c.scope_id == session_id)
+        query = query.where(totals.c.scope_id == session_id)
     else:
-        query = query.where(accounts.c.window_start_us <= now_us, accounts.c.window_end_us > now_us)
+        query = query.where(totals.c.window_start_us <= now_us, totals.c.window_end_us > now_us)
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
 
 
 def account_count(store: Reader) -> int:
-    return int(store.read("SELECT count(*) FROM accounts", {})[0][0])
+    return int(store.read("SELECT count(*) FROM accounts WHERE stripe = 0", {})[0][0])
 
 
 # Of what is being deleted behind an anchor, whatever part is left.
@@ -36,6 +36,27 @@ def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
         {},
     )
     return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]
+
+
+def unshared(store: Reader) -> list[tuple[str, int, int, int | None, int | None]]:
+    """Accounts in several rows that are not all there, or whose shares do not sum to the limit.
+
+    (id, rows there are, rows there should be, limit, sum of the shares), None where one is unlimited.
+    """
+    found = store.read(
+        """SELECT account, count(*), max(stripes), max(account_limit),
+                CASE WHEN count(limit_amount) > 0 THEN sum(coalesce(limit_amount, 0)) END
+            FROM accounts WHERE stripes > 1 OR stripe > 0 GROUP BY account
+            HAVING count(*) <> max(stripes) OR count(*) <> min(stripes)
+                OR count(limit_amount) <> CASE WHEN max(account_limit) IS NULL THEN 0 ELSE count(*) END
+                OR coalesce(sum(limit_amount), 0) <> coalesce(max(account_limit), 0) ORDER BY account""",
+        {},
+    )
+    return [(str(r[0]), int(r[1]), int(r[2]), _amount(r[3]), _amount(r[4])) for r in found]
+
+
+def _amount(value: object) -> int | None:
+    return None if value is None else int(str(value))
 
 
 def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from governance.core.actions import State
 from governance.core.audit import Anchor, Beginning
 from governance.core.events import Event
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
 from governance.store.guards import PRUNES
@@ -47,7 +48,7 @@ _IN_THE_WAY: tuple[tuple[str, str], ...] = (
     ),
     (
         "accounts hold something",
-        "SELECT count(*) FROM accounts WHERE scope = 'session' AND scope_id = :session AND held <> 0",
+        f"SELECT count(*) FROM {ACCOUNTS} c WHERE scope = 'session' AND scope_id = :session AND held <> 0",
     ),
     (
         "events are younger",
@@ -73,7 +74,8 @@ _WRONG: tuple[tuple[str, str], ...] = (
     ),
     (
         "accounts are not the sums of their entries",
-        """SELECT count(*) FROM accounts a WHERE a.scope = 'session' AND a.scope_id = :session AND a.posted <>
+        """SELECT count(DISTINCT a.account) FROM accounts a
+            WHERE a.scope = 'session' AND a.scope_id = :session AND a.posted <>
             (SELECT coalesce(sum(e.posted_delta), 0) FROM entries e WHERE e.account_id = a.id)""",
     ),
 )

@@ -10,6 +10,7 @@ from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.core.ledger import Account
 from governance.core.sessions import Session
+from governance.store.accounts import ACCOUNTS, LOCK_ORDER
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
@@ -99,7 +100,7 @@ def turn(
     lock = " FOR UPDATE" if store.is_postgresql else ""
     with store.transaction() as connection:
         # Before the admissions are held off: they lock accounts first, too.
-        mine = f"SELECT 1 FROM accounts WHERE scope = 'session' AND scope_id = :id ORDER BY id{lock}"
+        mine = f"SELECT 1 FROM accounts a WHERE scope = 'session' AND scope_id = :id ORDER BY {LOCK_ORDER}{lock}"
         rows(connection, mine, _id(session))
         exclude_admissions(store, connection)
         values = {**_id(session), "end": following.window.start_us, "before": session.window.end_us}
@@ -159,7 +160,8 @@ def _summary(connection: Connection, session: Session, sealed: Sequence[Any]) ->
             kinds[kind] += 1
     accounts = rows(
         connection,
-        """SELECT unit, limit_amount, posted FROM accounts WHERE scope = 'session' AND scope_id = :id ORDER BY unit""",
+        f"""SELECT unit, limit_amount, posted FROM {ACCOUNTS} c
+            WHERE scope = 'session' AND scope_id = :id ORDER BY unit""",
         _id(session),
     )
     return {

@@ -9,6 +9,7 @@ from governance.core.ledger import Account
 from governance.core.policy import Policy
 from governance.core.sessions import Session
 from governance.core.windows import Window
+from governance.store.accounts import open_in as open_account_in
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in
 
@@ -94,19 +95,7 @@ def open_in(connection: Connection, session: Session, accounts: Sequence[Account
         },
     )
     for account in accounts if opened else ():
-        rows(
-            connection,
-            """INSERT INTO accounts (id, scope, scope_id, unit, window_start_us, window_end_us, limit_amount,
-                posted, held) VALUES (:id, 'session', :session, :unit, :start, :end, :limit, 0, 0)""",
-            {
-                "id": account.id,
-                "session": session.id,
-                "unit": account.unit,
-                "start": session.window.start_us,
-                "end": session.window.end_us,
-                "limit": account.limit,
-            },
-        )
+        open_account_in(connection, account, scope="session", scope_id=session.id, window=session.window)
     if opened:
         append_in(connection, event)
     return bool(opened)

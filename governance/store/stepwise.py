@@ -35,6 +35,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
         rows(connection, f"INSERT INTO tickets ({TICKET_COLUMNS}) VALUES ({TICKET_PARAMETERS})", values)
     if change.grant is not None and not rows(connection, f"{USE_GRANT} AND {GRANT_LASTS} RETURNING id", values):
         return False
+    assert not any(hold.stripes > 1 for hold in change.holds), "one writer needs no stripes"
     for hold in change.holds:
         row = {"id": hold.account_id, "amount": hold.amount}
         if not rows(

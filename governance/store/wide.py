@@ -1,13 +1,18 @@
 """A change on PostgreSQL: one statement."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
+
+from sqlalchemy import Connection
 
 from governance.core.changes import Change
+from governance.core.ledger import Closing, Hold, row_id
 from governance.core.tickets import MoveTicket, OpenTicket
-from governance.store.engine import Store
+from governance.store.accounts import LOCK_ORDER, level_in
+from governance.store.engine import Store, rows
 from governance.store.parameters import (
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
@@ -22,49 +27,136 @@ from governance.store.parameters import (
 # A write that took longer waited for somebody's lock or for a slow disk; one that did not is faster as one commit.
 _QUEUEING_S = 0.005
 _NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
+# Of each account one stripe with room. A row that lost its room in this moment stays locked although it is passed over:
+# so whoever takes what is free waits for nothing, and whoever waits goes by number, as everybody does who waits.
+_STRIPES = """stripes AS MATERIALIZED (SELECT wanted.account, wanted.amount, one.id, one.stripe
+    FROM fitting, (SELECT account, amount FROM unnest(CAST(:w_ids AS text[]), CAST(:w_amounts AS bigint[]))
+        AS w(account, amount) ORDER BY account) AS wanted,
+    LATERAL (SELECT a.id, a.stripe FROM accounts a WHERE fitting.yes = 1 AND a.account = wanted.account
+        AND (a.limit_amount IS NULL OR a.posted + a.held + wanted.amount <= a.limit_amount) {which}
+        LIMIT 1) AS one)"""
+# Every connection begins at a stripe of its own.
+_FREE = _STRIPES.format(which="ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED")
+_AWAITED = _STRIPES.format(
+    which="AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
+)
+# All stripes of an account on one of which more is posted than was held: their shares will be moved.
+_SETTLING = "WHERE a.id = ANY(CAST(:c_ids AS text[])) OR a.account = ANY(CAST(:c_levelled AS text[]))"
 
 
-def apply_wide(store: Store, change: Change) -> bool:
-    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Everything is written; each hold names the stripe that was taken."""
+
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Short:
+    """Nothing is written: of these accounts no stripe had room, and everything else was as expected."""
+
+    holds: tuple[Hold, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Nothing is written: the world is not as the change expected."""
+
+
+Written: TypeAlias = Taken | Short | Moved
+
+
+def apply_wide(store: Store, change: Change, *, awaited: bool = False) -> Written:
+    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for.
+
+    `awaited`: all stripes were locked when it was tried before, so it waits for one.
+    """
+    if _over_held(change):
+        with store.transaction() as connection:
+            return apply_wide_in(connection, change)
     release_early = store.queueing and bool(change.holds or change.closings)
-    sql, values = wide(change)
+    sql, values = _wide(change, awaited=awaited)
     began_s = time.monotonic()
     found = store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values)
     store.queueing = time.monotonic() - began_s > _QUEUEING_S
-    return bool(found[0][0])
+    return _written(change, found[0])
 
 
-def wide(change: Change) -> tuple[str, Mapping[str, Any]]:
+def apply_wide_in(connection: Connection, change: Change) -> Written:
+    """The same in the caller's transaction, which must be rolled back unless it is Taken."""
+    sql, values = _wide(change)
+    written = _written(change, rows(connection, sql, values)[0])
+    if isinstance(written, Taken):
+        for account_id in sorted({closing.account_id for closing in _over_held(change)}):
+            level_in(connection, account_id)
+    return written
+
+
+def _over_held(change: Change) -> list[Closing]:
+    """What is posted beyond its hold on a stripe: the room that it takes may be in other stripes' shares."""
+    return [closing for closing in change.closings if closing.stripes > 1 and closing.exceeds]
+
+
+def _written(change: Change, row: Sequence[Any]) -> Written:
+    striped = [hold for hold in change.holds if hold.stripes > 1]
+    if not striped:
+        return Taken(change.holds) if row[0] else Moved()
+    moved, fits, accounts, stripes = row[:4]
+    taken = dict(zip(accounts or (), stripes or (), strict=True))
+    if moved:
+        return Taken(tuple(replace(hold, stripe=taken.get(hold.account_id, 0)) for hold in change.holds))
+    short = tuple(hold for hold in striped if hold.account_id not in taken)
+    return Short(short) if fits and short else Moved()
+
+
+def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, Any]]:
     """The statement for `change`, and its values."""
     kind = {OpenTicket: "open", MoveTicket: "move"}.get(type(change.ticket), "")
+    plain = [hold for hold in change.holds if hold.stripes == 1]
+    striped = [hold for hold in change.holds if hold.stripes > 1]
+    over_held = bool(_over_held(change))
     sql = _wide_sql(
         tuple(change.columns),
         kind,
-        bool(change.holds),
-        bool(change.closings),
+        (bool(plain), bool(striped)),
+        (bool(change.closings), over_held),
+        awaited,
         change.grant is not None,
         change.epoch is not None,
     )
     values = change_values(change)
-    if change.holds:
-        values |= {
-            "h_ids": [hold.account_id for hold in change.holds],
-            "h_amounts": [h.amount for h in change.holds],
-        }
+    if plain:
+        values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
+    if striped:
+        values |= {"w_ids": [hold.account_id for hold in striped], "w_amounts": [hold.amount for hold in striped]}
     if change.closings:
         values |= {
-            "c_ids": [closing.account_id for closing in change.closings],
+            "c_ids": [row_id(closing.account_id, closing.stripe) for closing in change.closings],
             "c_held": [closing.held_delta for closing in change.closings],
             "c_posted": [closing.posted_delta for closing in change.closings],
             "c_kinds": [str(closing.kind) for closing in change.closings],
             "c_flags": [closing.flag and str(closing.flag) for closing in change.closings],
         }
+    if over_held:
+        values["c_levelled"] = [closing.account_id for closing in _over_held(change)]
     return sql, values
 
 
 @lru_cache(maxsize=64)
-def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool, grant: bool, epoch: bool) -> str:
-    """The statement for one shape of change. Every write selects FROM passed, so either all happen or none."""
+def _wide_sql(
+    columns: tuple[str, ...],
+    ticket: str,
+    holds: tuple[bool, bool],
+    closings: tuple[bool, bool],
+    awaited: bool,
+    grant: bool,
+    epoch: bool,
+) -> str:
+    """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
+
+    `holds`: on plain accounts, on striped ones. `closings`: any, and any that posts more than was held on a stripe.
+    """
+    (plain, striped), (closing, over_held) = holds, closings
     parts = [
         """found AS MATERIALIZED (SELECT id FROM actions
             WHERE id = :g_id AND session_id = :g_session AND state = :g_state AND attempt = :g_attempt FOR UPDATE)"""
@@ -84,7 +176,7 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
         )
         passed.append("EXISTS (SELECT 1 FROM granted)")
         before.append("granted")
-    if holds:
+    if plain:
         parts.append(
             f"""locked AS MATERIALIZED (SELECT a.id, a.limit_amount, a.posted, a.held, wanted.amount
                 FROM {", ".join(before)}, accounts a
@@ -96,6 +188,11 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
             """(SELECT count(*) = cardinality(CAST(:h_ids AS text[])) AND bool_and(
                 limit_amount IS NULL OR posted + held + amount <= limit_amount) FROM locked)"""
         )
+    if striped:
+        # Nothing that is waited for comes after a stripe: it is taken only once everything else is locked and fits.
+        parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
+        parts.append(_AWAITED if awaited else _FREE)
+        passed.append("(SELECT count(*) FROM stripes) = cardinality(CAST(:w_ids AS text[]))")
     if epoch:
         passed.append("switch_epoch() = :g_epoch")
     parts.append(f"passed AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
@@ -105,21 +202,25 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
         parts.append(f"grant_use AS ({USE_GRANT} AND EXISTS (SELECT 1 FROM passed))")
     if ticket == "open":
         parts.append(f"ticket AS (INSERT INTO tickets ({TICKET_COLUMNS}) SELECT {TICKET_PARAMETERS} FROM passed)")
-    if holds:
+    if plain or striped:
+        taken = {(True, False): "locked", (False, True): "stripes"}.get(holds)
+        if taken is None:
+            taken = "taken"
+            parts.append("taken AS (SELECT id, amount FROM locked UNION ALL SELECT id, amount FROM stripes)")
         parts.append(
-            """held AS (UPDATE accounts a SET held = a.held + locked.amount
-                FROM locked, passed WHERE a.id = locked.id)"""
+            f"""held AS (UPDATE accounts a SET held = a.held + {taken}.amount
+                FROM {taken}, passed WHERE a.id = {taken}.id)"""
         )
         parts.append(
-            """hold_entries AS (INSERT INTO entries
+            f"""hold_entries AS (INSERT INTO entries
                 (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
-                SELECT locked.id, :g_id, CAST(:e_attempt AS integer), 'hold', locked.amount, 0, CAST(:e_at AS bigint)
-                FROM locked, passed)"""
+                SELECT {taken}.id, :g_id, CAST(:e_attempt AS integer), 'hold', {taken}.amount, 0, CAST(:e_at AS bigint)
+                FROM {taken}, passed)"""
         )
     sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
     parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
     parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
-    if closings:
+    if closing:
         parts += [
             """closing AS MATERIALIZED (SELECT c.* FROM found, unnest(
                 CAST(:c_ids AS text[]), CAST(:c_held AS bigint[]), CAST(:c_posted AS bigint[]),
@@ -129,9 +230,15 @@ def _wide_sql(columns: tuple[str, ...], ticket: str, holds: bool, closings: bool
                 SELECT closing.id, :g_id, CAST(:e_attempt AS integer), closing.kind, closing.held, closing.posted,
                     closing.flag, CAST(:e_at AS bigint) FROM closing, passed)""",
             # Last, because a hot account is locked from here to the end of the commit and nothing else waits on it.
-            """settling AS MATERIALIZED (SELECT a.id, closing.held, closing.posted
-                FROM accounts a JOIN closing ON closing.id = a.id ORDER BY a.id FOR NO KEY UPDATE OF a)""",
+            f"""settling AS MATERIALIZED (SELECT a.id, closing.held, closing.posted
+                FROM accounts a {"LEFT JOIN" if over_held else "JOIN"} closing ON closing.id = a.id
+                {_SETTLING if over_held else ""} ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE OF a)""",
             """settled AS (UPDATE accounts a SET held = a.held + settling.held, posted = a.posted + settling.posted
-                FROM settling, passed WHERE a.id = settling.id)""",
+                FROM settling, passed WHERE a.id = settling.id AND settling.held IS NOT NULL)""",
         ]
-    return f"WITH {', '.join(parts)} SELECT count(*) FROM moved"
+    answer = "count(*) FROM moved"
+    if striped:
+        answer = """(SELECT count(*) FROM moved), (SELECT count(*) FROM fitting),
+            (SELECT array_agg(account ORDER BY account) FROM stripes),
+            (SELECT array_agg(stripe ORDER BY account) FROM stripes)"""
+    return f"WITH {', '.join(parts)} SELECT {answer}"

@@ -22,6 +22,7 @@ from tests.support.first_rows import (
     DROPPED,
     EMPTY,
     FIRST_ROWS,
+    ONE_ROW,
     SHORT_US,
     action_row,
     insert,
@@ -124,6 +125,7 @@ def test_an_upgrade_keeps_every_row_and_fills_the_new_columns(older: Store) -> N
         expected[table] = [{**row, **dict.fromkeys(columns)} for row in expected[table]]
     for table, columns in DROPPED.items():
         expected[table] = [{name: row[name] for name in row if name not in columns} for row in expected[table]]
+    expected["accounts"] = [{**row, "account": row["id"], **ONE_ROW} for row in expected["accounts"]]
     expected["tickets"] = [{**row, **ADDED[row["id"]]} for row in expected["tickets"]]
     assert migrate.upgrade(older) == migrate.newest()
     assert contents(older) == expected

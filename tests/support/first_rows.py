@@ -115,6 +115,8 @@ EMPTY: Mapping[str, tuple[str, ...]] = {
 }
 # Columns that later revisions dropped.
 DROPPED: Mapping[str, tuple[str, ...]] = {"workers": ("suspected_us",)}
+# What revision 0008 adds to each account.
+ONE_ROW: Mapping[str, Any] = {"stripe": 0, "stripes": 1, "account_limit": None}
 # What revision 0002 adds to each ticket.
 ADDED: Mapping[str, dict[str, Any]] = {
     ticket_id: {

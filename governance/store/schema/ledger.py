@@ -10,30 +10,64 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
+    func,
+    select,
     text,
 )
 
-from governance.core.ledger import EntryKind, Flag, Unit
+from governance.core.ledger import STRIPES_MAX, EntryKind, Flag, Unit
 from governance.store.schema.base import Serial, metadata, one_of
 
 accounts = Table(
     "accounts",
     metadata,
-    Column("id", Text, primary_key=True),  # <scope>:<window>:<unit>; locked in this order
+    Column("id", Text, primary_key=True),  # <scope>:<window>:<unit>, and #<stripe> of all stripes but the first
+    # An account in several rows is their sum. The limit of each is its share; the first knows what they sum to.
+    Column("account", Text, ForeignKey("accounts.id"), nullable=False, index=True),
+    Column("stripe", Integer, nullable=False),
+    Column("stripes", Integer, nullable=False),  # how many rows the account has
     Column("scope", Text, nullable=False),
     Column("scope_id", Text, nullable=False),
     Column("unit", Text, nullable=False),
     Column("window_start_us", BigInteger, nullable=False),
     Column("window_end_us", BigInteger, nullable=False),
     Column("limit_amount", BigInteger),  # null: unlimited
+    Column("account_limit", BigInteger),
     Column("posted", BigInteger, nullable=False),
     Column("held", BigInteger, nullable=False),
-    UniqueConstraint("scope", "scope_id", "unit", "window_start_us"),
+    UniqueConstraint("scope", "scope_id", "unit", "window_start_us", "stripe"),
     one_of("unit", Unit),
     CheckConstraint("posted >= 0 AND held >= 0", name="amounts_not_negative"),
     CheckConstraint("limit_amount >= 0", name="limit_not_negative"),
+    CheckConstraint(f"stripe >= 0 AND stripe < stripes AND stripes <= {STRIPES_MAX}", name="stripe_known"),
+    CheckConstraint("account_limit IS NULL OR (stripe = 0 AND stripes > 1)", name="limit_of_several"),
+    CheckConstraint(
+        "id = CASE WHEN stripe = 0 THEN account WHEN stripe < 10 THEN account || '#0' || stripe"
+        " ELSE account || '#' || stripe END",
+        name="named_by_account",
+    ),
 )
 Index("ix_accounts_window_end_us", accounts.c.window_end_us)
+
+_account = (
+    accounts.c.scope,
+    accounts.c.scope_id,
+    accounts.c.unit,
+    accounts.c.window_start_us,
+    accounts.c.window_end_us,
+)
+#: The accounts as everybody means them, each the sum of its rows. Whoever reads accounts and not rows reads this.
+totals = (
+    select(
+        accounts.c.account.label("id"),
+        *_account,
+        *(cast(func.sum(accounts.c[name]), BigInteger).label(name) for name in ("limit_amount", "posted", "held")),
+        func.max(accounts.c.stripes).label("stripes"),
+    )
+    .group_by(accounts.c.account, *_account)
+    .subquery("totals")
+)
 
 entries = Table(
     "entries",
