@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
+from governance.core.budgets import SCOPE
 from governance.core.ledger import Account, Unit
 from governance.store.accounts import LOCK_ORDER, level_in
 from governance.store.engine import Reader, Store, rows
 from governance.store.schema.ledger import totals
 
 
-def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:
-    """The accounts of a session, or of every window that is open now."""
+def listing(store: Store, *, session_id: str | None, now_us: int, budget_id: str | None = None) -> list[RowMapping]:
+    """The accounts of a session, or of every window that is open now, or of those of one budget."""
     query = select(totals).order_by(totals.c.window_start_us.desc(), totals.c.id)
     if session_id is not None:
         query = query.where(totals.c.scope_id == session_id)
     else:
         query = query.where(totals.c.window_start_us <= now_us, totals.c.window_end_us > now_us)
+    if budget_id is not None:
+        query = query.where(totals.c.scope == SCOPE, totals.c.scope_id.startswith(f"{budget_id}:", autoescape=True))
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
 
