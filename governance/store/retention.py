@@ -240,7 +240,15 @@ def sum_up(store: Store, account_id: str, event: Event) -> bool:
                 OR a.posted <> (SELECT coalesce(sum(e.posted_delta), 0) FROM entries e WHERE e.account_id = a.id))""",
             values,
         )
-        if wrong_rows:
+        # A hold of nothing is one, too: what it comes to is posted when its attempt ends.
+        awaited = rows(
+            connection,
+            """SELECT 1 FROM actions r JOIN entries e ON e.action_id = r.id AND e.attempt = r.attempt
+                JOIN accounts a ON a.id = e.account_id
+                WHERE r.delivered_us IS NULL AND r.state = 'running' AND a.account = :account LIMIT 1""",
+            values,
+        )
+        if wrong_rows or awaited:
             return False
         rows(connection, "UPDATE accounts SET pruned_us = :now WHERE account = :account", values)
         append_in(connection, event)
