@@ -60,6 +60,7 @@ def test_identity_budgets(database: str) -> None:
     found = figures("identity_budgets", "--database", database, "--rounds", "1", "--seconds", "0.2")
     assert found["budget_accounts"] == 12
     assert found["ratio"] > 0
+    assert found["ratio_both_units"] > 0
     assert found["session_only_per_s"] > 0
 
 

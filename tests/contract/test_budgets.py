@@ -323,13 +323,16 @@ def test_reconcile_finds_what_does_not_agree(desk: Desk) -> None:
     )
     assert isinstance(ask(desk, user="ann"), Admitted)
     assert reconcile(desk.gov).findings == ()
-    for statement in (
-        "UPDATE accounts SET posted = posted + 1 WHERE scope_id = 'each-user:daily:user=ann' AND unit = 'tokens'",
-        "UPDATE accounts SET raised = 0 WHERE scope_id = 'org-week:weekly:org=acme'",
-        "UPDATE accounts SET limit_amount = 9 WHERE scope_id = 'set:daily:user=ann'",
-        f"UPDATE actions SET state = 'failed', lease_worker = NULL WHERE id = '{run.ref.id}'",
+    for statement, about in (
+        (
+            "UPDATE accounts SET posted = posted + 1 WHERE scope_id = :id AND unit = 'tokens'",
+            "each-user:daily:user=ann",
+        ),
+        ("UPDATE accounts SET raised = 0 WHERE scope_id = :id", "org-week:weekly:org=acme"),
+        ("UPDATE accounts SET limit_amount = 9 WHERE scope_id = :id", "set:daily:user=ann"),
+        ("UPDATE actions SET state = 'failed', lease_worker = NULL WHERE id = :id", run.ref.id),
     ):
-        desk.gov.store.run(statement, {})
+        desk.gov.store.run(statement, {"id": about})
     found = "\n".join(reconcile(desk.gov).findings)
     for words in (
         "its entries sum to 10 and 0",
@@ -378,7 +381,8 @@ def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
     pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
     assert pruned.accounts == 2, "bob's still holds"
     left = desk.gov.store.read(
-        "SELECT count(*) FROM entries WHERE account_id LIKE 'budget:each-user:daily:user=ann:2027-01-15%'", {}
+        "SELECT count(*) FROM entries WHERE account_id LIKE :one",
+        {"one": "budget:each-user:daily:user=ann:2027-01-15%"},
     )
     assert left[0][0] == 0
     posted = desk.gov.store.read("SELECT posted FROM accounts WHERE unit = 'tokens' AND pruned_us IS NOT NULL", {})
