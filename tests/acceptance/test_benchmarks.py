@@ -47,8 +47,8 @@ def test_scale_out() -> None:
 
 
 def test_hot_budget() -> None:
-    found = figures("hot_budget", "--clients", "8", "--holds", "80")
-    assert found["clients"] == 8
+    found = figures("hot_budget", "--clients", "50", "--holds", "400")
+    assert (found["clients"], found["stripes"]) == (50, 16)
     assert found["holds_per_s"] > 0
     assert 0 < found["hold_p50_ms"] <= found["hold_p99_ms"]
     assert found["overshoot"] == 0
