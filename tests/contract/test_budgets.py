@@ -3,6 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -22,6 +23,7 @@ from governance.operations.answers import Admitted, Cancelled, Deferred, Denied,
 from governance.operations.reconcile import reconcile
 from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
+from governance.store import ledger
 from tests.support import books
 from tests.support.governed import ANN, BOB, LEASE, POLICY, Desk, ManualClock, make_governance
 
@@ -391,3 +393,30 @@ def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
     desk.finish(running)
     assert audit.verify(desk.gov).problems == ()
     assert reconcile(desk.gov).findings == ()
+
+
+def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> None:
+    config = {"identity": {"org": "acme"}, "period": "monthly", "max_tokens": 90, "stripes": 3}
+    budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
+    run = ask(desk, org="acme", tokens=20)
+    # More than the stripe's own share, and no more than the budget has.
+    more = top_up(desk.gov, run.ref, run.holds, 0, 60)
+    assert isinstance(more, ToppedUp)
+    assert isinstance(top_up(desk.gov, run.ref, more.holds, 0, 11), NoRoom)
+    assert reconcile(desk.gov).findings == ()
+    until_us = clock(desk).now_us() + SECOND_US
+    budgets.raise_budget(desk.gov, "striped", until_us=until_us, reason="x", by=ANN, tokens=30)
+    more = top_up(desk.gov, run.ref, more.holds, 0, 40)
+    assert isinstance(more, ToppedUp)
+    (striped,) = (
+        one for one in ledger.accounts(desk.gov.store, [hold.account_id for hold in more.holds]) if one.limit == 120
+    )
+    assert (striped.held, striped.left) == (120, 0)
+    desk.finish(replace(run, holds=more.holds), usage=Usage(0, 100))
+    assert TokenBudgetTracker(desk.gov).record_usage(org="acme", tokens=25).exhausted == ("striped",)
+    clock(desk).at_us = until_us
+    assert ask(desk, org="acme", tokens=1).rule == "budget:striped"
+    (striped,) = ledger.accounts(desk.gov.store, [striped.id])
+    assert (striped.limit, striped.posted, striped.held) == (90, 125, 0)
+    assert reconcile(desk.gov).findings == ()
+    assert audit.verify(desk.gov).problems == ()
