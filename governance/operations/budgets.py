@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from governance.core.actions import State
 from governance.core.admit import Exhausted
 from governance.core.board import Board
-from governance.core.budgets import Book, Charges, Payer, Raise, TokenBudgetConfig, charges_of
+from governance.core.budgets import Book, Charges, Part, Payer, Raise, TokenBudgetConfig, charges_of
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.digest import canonical_json, storable
 from governance.core.events import Event
@@ -204,6 +204,9 @@ def raise_budget(
     if not unlimited or not found.limits.keys() >= set(unlimited):
         limited = " or ".join(str(unit) for unit in found.limits) or "nothing"
         raise InvalidOption("raise", ", ".join(unlimited) or "nothing", f"an amount of what it limits: {limited}")
+    parts = [part for part in Part if part in found.identity]
+    if who is not None and [named.partition("=")[0] for named in who.split(",")] != parts:
+        raise InvalidOption("for", who, "one account, such as " + ",".join(f"{part}=..." for part in parts))
     one = Raise(gov.new_id(), budget_id, who, cost_micros, tokens, until_us)
     said = {"who": who, "cost_micros": cost_micros, "tokens": tokens, "until_us": until_us, "reason": reason}
     event = _event(gov, "budget.raised", by.actor, now_us, budget=budget_id, raise_id=one.id, **said)

@@ -213,6 +213,7 @@ def test_a_budget_that_is_set_counts_at_once_and_before_the_policys(desk: Desk) 
 def test_what_is_not_a_budget_or_a_raise_is_refused(desk: Desk) -> None:
     until_us = desk.gov.clock.now_us() + 1
     wrong: list[dict[str, Any]] = [{"until_us": until_us - 1}, {"reason": " "}, {"tokens": 0}, {"cost_micros": 1}]
+    wrong += [{"who": "patient"}, {"who": "org=patient"}, {"who": "team=patient,org=x"}]
     for changes in wrong:
         with pytest.raises(InvalidOption):
             budgets.raise_budget(
