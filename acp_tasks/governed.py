@@ -28,6 +28,7 @@ from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, r
 from acp_tasks.run import Run, find_run
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
+from governance.core.budgets import Payer
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
@@ -243,15 +244,17 @@ class GovernedTask(Task[Any, Any]):
         parts = bootstrap.parts()
         text = arguments_json(self.name, args, kwargs, parts.settings.arguments_bytes_max)
         named = self.named(args, kwargs)
+        stream = header.get("stream") or self.terms.stream
         arrival = Arrival(
             action_id=action_id,
-            stream=header.get("stream") or self.terms.stream,
+            stream=stream,
             digest=digest(self.name, text),
             arguments=named,
             redelivered=redelivered,
             can_wait=can_wait,
             # Of what arrived: a retry or an approver may have put other arguments in place of the recorded ones.
             resource=self.resource_of(named),
+            payer=_payer(header, stream),
         )
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
@@ -274,6 +277,12 @@ class GovernedTask(Task[Any, Any]):
             return dict(self.signature_of_run.bind_partial(*args, **kwargs).arguments)
         except TypeError:
             return kwargs
+
+
+def _payer(header: Mapping[str, Any], stream: str) -> Payer:
+    """Whom the action is probably charged to, by what its message says."""
+    said = {name: value for name, value in header.items() if isinstance(value, str)}
+    return Payer(said.get("user"), said.get("team"), said.get("org"), said.get("agent_id"), stream)
 
 
 def _signature_of(task: type[GovernedTask]) -> inspect.Signature:

@@ -7,6 +7,8 @@
       - {id: refunds, match: {action: case.refund}, when: "action.cost_micros > 0", effect: approval,
          approval: {timeout: 15m}}
       - {id: routine, match: {risk: [low, medium]}, effect: allow}
+    budgets:
+      - {id: org-month, identity: {org: acme}, period: monthly, max_cost_usd: "500.00", on_exhausted: defer}
 
 A version is named by the hash of its canonical text, the parsed content as sorted JSON: comments, formatting and other
 ways to write the same value do not change it. Canonical text is itself a policy file, with the same hash. Keys that say
@@ -15,6 +17,7 @@ the default are left out of it, so that a key that a later release adds does not
 
 import json
 import re
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -22,20 +25,22 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from governance.core.budgets import TokenBudgetConfig
 from governance.core.digest import sha256
 from governance.core.plans import Limits, StreamPlan
 from governance.core.policy import Effect, Match, Policy, Rule
 from governance.core.windows import WindowPlan
-from governance.errors import PolicyInvalid
+from governance.errors import InvalidOption, PolicyInvalid
 from governance.policy_model import (
     ApprovalModel,
+    BudgetModel,
     MatchModel,
     PolicyModel,
     RuleModel,
     SteerModel,
     StreamModel,
 )
-from governance.policy_problems import policy_problems
+from governance.policy_problems import first_problem, policy_problems
 from governance.yaml_document import Problem, read_document
 
 TEXT_BYTES_MAX: Final = 1024 * 1024
@@ -79,7 +84,19 @@ def parse_policy(text: str, path: str = "<policy>") -> Policy:
         version=model.version,
         streams=MappingProxyType({name: _plan(stream) for name, stream in model.streams.items()}),
         rules=tuple(_rule(rule) for rule in model.rules),
+        budgets=tuple(budget.as_budget() for budget in model.budgets),
     )
+
+
+def check_budget(content: Mapping[str, object]) -> TokenBudgetConfig:
+    """One budget as the policy file has them under `budgets`. Raises InvalidOption with its first problem."""
+    try:
+        return BudgetModel.model_validate(content).as_budget()
+    except ValidationError as invalid:
+        path, problem = first_problem(invalid)
+        raise InvalidOption(
+            f"budget {path}".strip(), content.get(path, content.get("id")), problem.removeprefix("expected ")
+        ) from None
 
 
 def packaged_policy() -> str:

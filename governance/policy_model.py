@@ -5,6 +5,7 @@ way to say them.
 """
 
 import re
+from itertools import pairwise
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import (
@@ -22,12 +23,13 @@ from pydantic import (
 
 from governance.cel import CelCondition, compile_condition
 from governance.core.approvals import Chain, Level
+from governance.core.budgets import Part, TokenBudgetConfig
 from governance.core.instants import SECOND_US
-from governance.core.ledger import STRIPES_MAX
+from governance.core.ledger import STRIPES_MAX, Unit
 from governance.core.money import MICROS_PER_USD, cost_micros, token_count
 from governance.core.plans import OnExhausted
 from governance.core.policy import ConditionError, Risk
-from governance.core.windows import DAY_US, WindowPlan, zone
+from governance.core.windows import DAY_US, Period, WindowPlan, zone
 from governance.errors import InvalidAmount, InvalidOption
 
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -107,6 +109,26 @@ def _timezone(name: str) -> str:
         raise ValueError(f"expected {invalid.args[2]}") from None
 
 
+def _of_a_stream(value: object) -> object:
+    if value not in ("deny", "defer", "stop"):
+        raise ValueError("expected one of 'deny', 'defer' or 'stop'")
+    return value
+
+
+def _budget_id(name: str) -> str:
+    if ":" in name or "/" in name:
+        raise ValueError("expected an id without : and /, it is part of the names of accounts")
+    if name in set(Unit):
+        raise ValueError(f"the id {name!r} means a session's own budget, choose another")
+    return name
+
+
+def _soft(percents: tuple[int, ...]) -> tuple[int, ...]:
+    if any(later <= earlier for earlier, later in pairwise(percents)):
+        raise ValueError("expected percents that rise, such as [50, 80]")
+    return percents
+
+
 def _micros(value: object) -> int:
     try:
         return cost_micros(value, "cost_usd")
@@ -141,6 +163,7 @@ Text: TypeAlias = Annotated[str, StringConstraints(strict=True, strip_whitespace
 Name: TypeAlias = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}$")]
 Pattern: TypeAlias = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=200)]
 Patterns: TypeAlias = Annotated[tuple[Pattern, ...] | None, BeforeValidator(_some)]
+Whose: TypeAlias = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=200)]
 Tokens: TypeAlias = Annotated[int, BeforeValidator(_tokens)]
 Count: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=10**12)]
 Duration: TypeAlias = Annotated[
@@ -172,7 +195,7 @@ class StreamModel(Model):
     window: Annotated[Duration, AfterValidator(_window)]
     timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
     limits: LimitsModel
-    on_exhausted: OnExhausted = OnExhausted.DENY
+    on_exhausted: Annotated[OnExhausted, BeforeValidator(_of_a_stream)] = OnExhausted.DENY
     grace: Duration | None = None
     stripes: Annotated[int, Field(strict=True, ge=1, le=STRIPES_MAX)] = 1
 
@@ -239,6 +262,66 @@ class DenyModel(BaseRule):
     reason: Text
 
 
+class IdentityModel(Model):
+    """Whose a budget is: `*` is each value there is."""
+
+    user: Whose | None = None
+    team: Whose | None = None
+    org: Whose | None = None
+    agent: Whose | None = None
+    stream: Whose | None = None
+
+    @model_validator(mode="after")
+    def _somebody(self) -> "IdentityModel":
+        if not self.parts:
+            raise ValueError("expected at least one of user, team, org, agent and stream")
+        return self
+
+    @property
+    def parts(self) -> dict[Part, str]:
+        given = {part: getattr(self, part) for part in Part}
+        return {part: value for part, value in given.items() if value is not None}
+
+
+class BudgetModel(Model):
+    """A unit that is left out is unlimited."""
+
+    id: Annotated[Name, AfterValidator(_budget_id)]
+    identity: IdentityModel
+    period: Period
+    timezone: Annotated[Text, AfterValidator(_timezone)] = "UTC"
+    max_tokens: Tokens | None = None
+    max_cost_usd: Usd | None = None
+    allowed_models: Patterns = None
+    soft: Annotated[tuple[Annotated[int, Field(strict=True, ge=1, le=100)], ...], AfterValidator(_soft)] = (50, 80)
+    on_exhausted: OnExhausted = OnExhausted.DENY
+    stripes: Annotated[int, Field(strict=True, ge=1, le=STRIPES_MAX)] = 1
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> "BudgetModel":
+        if self.max_tokens is None and self.max_cost_usd is None and self.allowed_models is None:
+            raise ValueError("expected at least one of max_tokens, max_cost_usd and allowed_models")
+        if self.on_exhausted is OnExhausted.DEFER and self.period is Period.UNLIMITED:
+            raise ValueError("on_exhausted: defer waits for the next window, and an unlimited period has none")
+        if self.on_exhausted is OnExhausted.STOP and len(self.identity.parts) != 1:
+            raise ValueError("on_exhausted: stop stops whom the budget is about: expected an identity of one key")
+        return self
+
+    def as_budget(self) -> TokenBudgetConfig:
+        return TokenBudgetConfig(
+            id=self.id,
+            identity=self.identity.parts,
+            period=self.period,
+            max_tokens=self.max_tokens,
+            max_cost_micros=self.max_cost_usd,
+            allowed_models=self.allowed_models,
+            timezone=self.timezone,
+            soft=self.soft,
+            on_exhausted=self.on_exhausted,
+            stripes=self.stripes,
+        )
+
+
 RuleModel: TypeAlias = AllowModel | SteerModel | ApprovalModel | DenyModel
 
 
@@ -246,6 +329,7 @@ class PolicyModel(Model):
     version: Annotated[int, BeforeValidator(_version)]
     streams: dict[Name, StreamModel]
     rules: tuple[Annotated[RuleModel, Field(discriminator="effect")], ...]
+    budgets: tuple[BudgetModel, ...] = ()
 
 
 class AnyRule(BaseRule):

@@ -12,7 +12,9 @@ from governance.policy_model import (
     AnyRule,
     ApprovalModel,
     ApprovalTermsModel,
+    BudgetModel,
     DenyModel,
+    IdentityModel,
     LimitsModel,
     MatchModel,
     PolicyModel,
@@ -51,6 +53,7 @@ _WHY: Final[Mapping[str, str]] = {
     "match": ", a rule about every action says so with {}",
     "reason": ", a rule that denies says why",
     "guidance": ", a rule that steers says what to do instead",
+    "identity": ", a budget says whose it is, such as {org: acme}",
     "limits": ", a stream without limits says so with {}",
 }
 
@@ -66,23 +69,36 @@ def policy_problems(document: Document, invalid: ValidationError | None) -> list
     return [str(problem) for problem in sorted(problems, key=lambda problem: problem.line)]
 
 
+def first_problem(invalid: ValidationError) -> tuple[str, str]:
+    """The key and the words of the first error of something that is in no document."""
+    error = invalid.errors(include_url=False)[0]
+    return ".".join(map(str, error["loc"])), _words(error)
+
+
 def _across(document: Document) -> list[Problem]:
     """What can only be said about the file as a whole."""
     problems = []
     content = document.value if isinstance(document.value, dict) else {}
-    streams, rules = content.get("streams"), content.get("rules")
+    streams = content.get("streams")
     if isinstance(streams, dict) and DEFAULT_STREAM not in streams:
         text = f"the stream {DEFAULT_STREAM!r} is missing: it is the plan of every stream that is not named here"
         problems.append(Problem(document.line_of(("streams",)), ("streams",), text))
+    return problems + _ids(document, "rules", "rule") + _ids(document, "budgets", "budget")
+
+
+def _ids(document: Document, key: str, noun: str) -> list[Problem]:
+    """Ids that are taken, by rules or by budgets."""
+    problems = []
+    items = document.value.get(key) if isinstance(document.value, dict) else None
     first_line: dict[str, int] = {}
-    for index, rule in enumerate(rules if isinstance(rules, list) else ()):
-        name = rule.get("id") if isinstance(rule, dict) else None
+    for index, item in enumerate(items if isinstance(items, list) else ()):
+        name = item.get("id") if isinstance(item, dict) else None
         if not isinstance(name, str):
             continue
-        path = ("rules", index, "id")
+        path = (key, index, "id")
         line = document.line_of(path)
         if name in first_line:
-            problems.append(Problem(line, path, f"the id {name!r} is taken by the rule on line {first_line[name]}"))
+            problems.append(Problem(line, path, f"the id {name!r} is taken by the {noun} on line {first_line[name]}"))
         elif name == NO_RULE:
             problems.append(Problem(line, path, f"the id {NO_RULE!r} means that no rule decided, choose another"))
         first_line.setdefault(name, line)
@@ -108,7 +124,6 @@ def _problem(document: Document, error: Error) -> Problem:
     if path[:1] == ("rules",) and len(path) > 2:
         path = path[:2] + path[3:]  # without the effect, by which pydantic chose the rule's model
     kind, found = error["type"], error["input"]
-    context = error.get("ctx", {})
     match kind:
         case "missing":
             return Problem(document.line_of(path), path, f"this key is missing{_WHY.get(str(path[-1]), '')}")
@@ -121,14 +136,21 @@ def _problem(document: Document, error: Error) -> Problem:
             return Problem(document.line_of(path), path, text)
         case "extra_forbidden":
             return Problem(document.line_of(path), path, f"unknown key, expected one of {_keys(error['loc'])}")
-        case "value_error":
-            text = str(context["error"])
-        case _ if kind in _EXPECTED:
-            text = f"expected {_EXPECTED[kind].format(**context)}"
         case _:
-            text = str(error["msg"])
-    path = document.nearest(path)
-    return Problem(document.line_of(path), path, f"{text}, got {_shown(found)}")
+            path = document.nearest(path)
+            return Problem(document.line_of(path), path, f"{_words(error)}, got {_shown(found)}")
+
+
+def _words(error: Error) -> str:
+    """What was expected, in our words."""
+    kind, context = error["type"], error.get("ctx", {})
+    match kind:
+        case "value_error":
+            return str(context["error"])
+        case _ if kind in _EXPECTED:
+            return f"expected {_EXPECTED[kind].format(**context)}"
+        case _:
+            return str(error["msg"])
 
 
 def _keys(loc: Path) -> str:
@@ -142,6 +164,10 @@ def _model(place: Path) -> type[BaseModel]:
             return StreamModel
         case ("streams", _, "limits"):
             return LimitsModel
+        case ("budgets", _):
+            return BudgetModel
+        case ("budgets", _, "identity"):
+            return IdentityModel
         case ("rules", _, str(effect)):
             return _RULES[effect]
         case ("rules", _, _, "match"):

@@ -77,6 +77,53 @@ STREAM_PROBLEMS = [
 ]
 
 
+BUDGET_PROBLEMS = [
+    ("{id: tokens, identity: {org: a}, period: daily, max_tokens: 1}", ".id: the id 'tokens' means a session's own"),
+    ('{id: "a:b", identity: {org: a}, period: daily, max_tokens: 1}', ".id: expected an id without : and /"),
+    ("{id: b, identity: {org: a}, period: dayly, max_tokens: 1}", ".period: expected one of 'daily', 'weekly',"),
+    ("{id: b, identity: {org: a}, max_tokens: 1}", ".period: this key is missing"),
+    ("{id: b, period: daily, max_tokens: 1}", ".identity: this key is missing, a budget says whose it is"),
+    ("{id: b, identity: {}, period: daily, max_tokens: 1}", ".identity: expected at least one of user, team, org,"),
+    ("{id: b, identity: {usr: a}, period: daily, max_tokens: 1}", ".identity.usr: unknown key, expected one of user,"),
+    ("{id: b, identity: {org: 5}, period: daily, max_tokens: 1}", ".identity.org: expected text, got 5"),
+    ("{id: b, identity: {org: a}, period: daily}", ": expected at least one of max_tokens, max_cost_usd and"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: -1}", ".max_tokens: expected 0 or more tokens, got -1"),
+    ("{id: b, identity: {org: a}, period: daily, max_cost_usd: cheap}", ".max_cost_usd: expected USD as plain decimal"),
+    ("{id: b, identity: {org: a}, period: daily, allowed_models: []}", ".allowed_models: expected at least one"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: 1, soft: [80, 50]}", ".soft: expected percents that rise"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: 1, soft: [101]}", ".soft[0]: expected at most 100"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: 1, timezone: Mars}", ".timezone: expected an IANA"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: 1, stripes: 0}", ".stripes: expected 1 or more, got 0"),
+    ("{id: b, identity: {org: a}, period: daily, max_tokens: 1, on_exhausted: no}", ".on_exhausted: expected one of"),
+    (
+        "{id: b, identity: {org: a}, period: unlimited, max_tokens: 1, on_exhausted: defer}",
+        ": on_exhausted: defer waits for the next window, and an unlimited period has none",
+    ),
+    (
+        "{id: b, identity: {org: a, user: b}, period: daily, max_tokens: 1, on_exhausted: stop}",
+        ": on_exhausted: stop stops whom the budget is about: expected an identity of one key",
+    ),
+    ("5", ": expected a mapping, got 5"),
+]
+
+
+@pytest.mark.parametrize(("budget", "problem"), BUDGET_PROBLEMS, ids=[problem for _, problem in BUDGET_PROBLEMS])
+def test_a_budget_that_is_not_understood_is_refused(budget: str, problem: str) -> None:
+    (found,) = problems_of(with_rules().replace("rules:\n", "rules: []\n") + f"budgets:\n  - {budget}\n")
+    assert found.startswith(f"line 6, budgets[0]{problem}")
+
+
+def test_two_budgets_do_not_share_an_id() -> None:
+    one = "  - {id: b, identity: {org: a}, period: daily, max_tokens: 1}\n"
+    (found,) = problems_of(with_rules().replace("rules:\n", "rules: []\n") + "budgets:\n" + one + one)
+    assert found == "line 7, budgets[1].id: the id 'b' is taken by the budget on line 6"
+
+
+def test_a_stream_cannot_park() -> None:
+    (found,) = problems_of(with_stream("{window: 1h, limits: {}, on_exhausted: park}"))
+    assert "expected one of 'deny', 'defer' or 'stop', got 'park'" in found
+
+
 @pytest.mark.parametrize(("stream", "problem"), STREAM_PROBLEMS, ids=[problem for _, problem in STREAM_PROBLEMS])
 def test_a_stream_that_is_not_understood_is_refused(stream: str, problem: str) -> None:
     (found,) = problems_of(with_stream(stream))

@@ -38,7 +38,7 @@ _SUMMARIES = {
     "alerts": "What needs a person's attention, and the runbook for it.",
     "approvals": "Requests that wait for a person.",
     "audit": "Prove that the trail and the ledger hold, and prune what is old.",
-    "budget": "What every open window may still use.",
+    "budget": "Limits of sessions and by identity: how they stand, set, raise.",
     "checkpoints": "Restore points of the streams.",
     "db": "Bring the database to this release's schema.",
     "doctor": "Say what is ready, and what to do about the rest.",

@@ -51,10 +51,12 @@ def validate(file: Path) -> None:
                 "hash": loaded.hash,
                 "streams": list(loaded.streams),
                 "rules": len(loaded.rules),
+                "budgets": len(loaded.budgets),
             }
         )
     else:
-        click.echo(f"{file} is a valid policy: {len(loaded.rules)} rules, {len(loaded.streams)} streams, {loaded.hash}")
+        counts = f"{len(loaded.rules)} rules, {len(loaded.streams)} streams, {len(loaded.budgets)} budgets"
+        click.echo(f"{file} is a valid policy: {counts}, {loaded.hash}")
 
 
 @policy.command()
@@ -92,6 +94,23 @@ def show() -> None:
         ),
         empty="no rules: everything is denied",
     )
+    if gov.policy.budgets:
+        click.echo()
+        output.write_table(
+            ("BUDGET", "WHOSE", "PERIOD", "TIME ZONE", "LIMITS", "WHEN EXHAUSTED"),
+            (
+                (
+                    budget.id,
+                    dict(budget.identity),
+                    budget.period,
+                    budget.timezone,
+                    dict(budget.limits),
+                    budget.on_exhausted,
+                )
+                for budget in gov.policy.budgets
+            ),
+            empty="no budgets",
+        )
 
 
 @policy.command("explain")

@@ -6,9 +6,10 @@ state and attempt, the ticket where it was, room on every account. Otherwise it 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias, assert_never
+from typing import Final, TypeAlias, assert_never
 
-from governance.core.approvals import Chain
+from governance.core.approvals import Chain, one_level
+from governance.core.budgets import Charge, Charges, Payer, resets
 from governance.core.changes import ActionRef
 from governance.core.grants import UseGrant
 from governance.core.instants import iso
@@ -19,6 +20,7 @@ from governance.core.sessions import Session
 from governance.core.switches import Mode, Scope, Switch
 from governance.core.tickets import MoveTicket, Ticket, TicketState
 from governance.core.transitions import consumption
+from governance.core.windows import DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +34,50 @@ class Snapshot:
     verdict: Verdict
     ticket: Ticket | None
     grant: UseGrant | None
+    payer: Payer
+    charges: Charges
     accounts: tuple[Account, ...]
     amounts: dict[Unit, int]
     on_exhausted: OnExhausted
     expires_us: int | None
     can_wait: bool
     now_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exhausted:
+    """The budget that a refusal is about: its account as it was found, without room for `wanted` more.
+
+    `charge` is None for a session's own account.
+    """
+
+    account: Account
+    wanted: int
+    charge: Charge | None
+    on_exhausted: OnExhausted
+
+    @property
+    def rule(self) -> str:
+        """How a refusal names it."""
+        return f"budget:{self.account.unit}" if self.charge is None else self.charge.budget.rule
+
+    @property
+    def reason(self) -> str:
+        name = self.account.id if self.charge is None else self.charge.name
+        limit, posted, held = self.account.limit, self.account.posted, self.account.held
+        return (
+            f"{name} has {self.account.left} {self.account.unit} left, this needs {self.wanted} "
+            f"(limit {limit}, used {posted}, held {held}, {resets(self.account.resets_us)})"
+        )
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether it is no matter of this one action: it would fit the whole budget, and not what is left.
+
+        Money that is only held may come back, and one action that is too large for it all says nothing of it.
+        """
+        used = self.account.posted + (self.account.held if self.account.unit is Unit.ACTIONS else 0)
+        return self.wanted <= (self.account.limit or 0) < used + self.wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +97,7 @@ class ParkFor:
     rule: str
     reason: str
     chain: Chain
+    exhausted: Exhausted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +108,7 @@ class DeferUntil:
     rule: str
     reason: str
     switch_id: str | None = None
+    exhausted: Exhausted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +117,7 @@ class Refuse:
     reason: str
     guidance: str | None = None
     suggest: tuple[str, ...] = ()
+    exhausted: Exhausted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +134,11 @@ class EngageSwitch:
 
     scope: Scope
     scope_id: str
-    rule: str
-    reason: str
+    exhausted: Exhausted
 
 
+#: Who is asked when a budget parks an action: any approver, for a week.
+ASK_FOR_A_RAISE: Final = one_level(7 * DAY_US)
 CANNOT_WAIT = "a direct call cannot wait for it: enqueue the task with delay()"
 
 Refusal: TypeAlias = ParkFor | DeferUntil | Refuse | Cancel | EngageSwitch
@@ -158,27 +202,26 @@ def ticket_stands(ticket: Ticket | None, verdict: Park, digest: str, policy_hash
 
 def budgets_gate(snapshot: Snapshot) -> Refusal | None:
     """A budget that this action is charged to has no room for it."""
-    short = exhausted(snapshot.accounts, snapshot.amounts)
-    if short is None:
+    account = exhausted(snapshot.accounts, snapshot.amounts)
+    if account is None:
         return None
-    wanted = snapshot.amounts[short.unit]
-    reason = (
-        f"{short.id} has {max((short.limit or 0) - short.posted - short.held, 0)} {short.unit} left, this needs "
-        f"{wanted} (limit {short.limit}, used {short.posted}, held {short.held}, resets {iso(short.resets_us)})"
-    )
-    match snapshot.on_exhausted:
+    charge, _ = snapshot.charges.accounts.get(account.id, (None, account.unit))
+    on_exhausted = snapshot.on_exhausted if charge is None else charge.budget.on_exhausted
+    short = Exhausted(account, snapshot.amounts[account.unit], charge, on_exhausted)
+    match on_exhausted:
         case OnExhausted.DEFER:
-            return DeferUntil(short.resets_us, f"budget:{short.unit}", reason)
+            return DeferUntil(account.resets_us, short.rule, short.reason, exhausted=short)
         case OnExhausted.DENY:
-            return Refuse(f"budget:{short.unit}", reason)
+            return Refuse(short.rule, short.reason, exhausted=short)
+        case OnExhausted.PARK:
+            return ParkFor(short.rule, short.reason, ASK_FOR_A_RAISE, exhausted=short)
         case OnExhausted.STOP:
-            rule = f"budget:{short.unit}"
-            # Money that is only held may come back, and one action that is too large for it all says nothing of it.
-            used = short.posted + (short.held if short.unit is Unit.ACTIONS else 0)
-            used_up = wanted <= (short.limit or 0) < used + wanted
-            return EngageSwitch(Scope.SESSION, snapshot.session.id, rule, reason) if used_up else Refuse(rule, reason)
+            if not short.is_used_up:
+                return Refuse(short.rule, short.reason, exhausted=short)
+            scope, scope_id = (Scope.SESSION, snapshot.session.id) if charge is None else charge.scope(snapshot.payer)
+            return EngageSwitch(scope, scope_id, short)
         case _:
-            assert_never(snapshot.on_exhausted)
+            assert_never(on_exhausted)
 
 
 GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, budgets_gate)
@@ -202,7 +245,7 @@ def without_waiting(refusal: Refusal) -> Refuse | Cancel | EngageSwitch:
     """What a refusal means to a caller that cannot wait."""
     if isinstance(refusal, Refuse | Cancel | EngageSwitch):
         return refusal
-    return Refuse(refusal.rule, f"{refusal.reason}; {CANNOT_WAIT}")
+    return Refuse(refusal.rule, f"{refusal.reason}; {CANNOT_WAIT}", exhausted=refusal.exhausted)
 
 
 def _to_consume(snapshot: Snapshot) -> MoveTicket | None:

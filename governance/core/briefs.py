@@ -89,7 +89,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class BudgetEffect:
-    """One budget of the session: used and held now (`before`), and with this action (`after`)."""
+    """One account of the session or of a budget: used and held now (`before`), and with this action (`after`)."""
 
     account_id: str
     unit: Unit

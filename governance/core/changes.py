@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from governance.core.actions import State
 from governance.core.events import Event
 from governance.core.grants import UseGrant
-from governance.core.ledger import Closing, Hold
+from governance.core.ledger import Closing, EntryKind, Hold
 from governance.core.tickets import MoveTicket, OpenTicket
 
 
@@ -37,6 +37,8 @@ class Change:
     ticket: OpenTicket | MoveTicket | None = None
     grant: UseGrant | None = None
     epoch: int | None = None
+    #: What the holds are written as: an attempt's first one, or more of it.
+    hold_kind: EntryKind = EntryKind.HOLD
     #: What another session's trail says of the same change.
     echo: Event | None = None
 

@@ -4,11 +4,13 @@ An account is a budget in one window: `limit`, `posted`, `held`. Entries are app
 (`held_delta`, `posted_delta`); the account's columns are the sums of its entries, and an audit proves it:
 
     hold     +amount, 0        taken in the admitting transaction, on all matching accounts or on none
+    top_up   +amount, 0        more of it while the attempt runs; any number, on all of its accounts or on none
     post     -amount, +used    the run ended: what was really used is posted, the rest is released with it
     void     -amount, 0        the attempt is known not to have started its body
     expire   -amount, +amount  the attempt vanished: nobody can say what it used, so all of it counts
 
-Usage beyond the hold is posted in full and flagged; no usage reported posts the whole hold and flags it. Never 0.
+A closing entry closes the hold with its top-ups. Usage beyond it is posted in full and flagged; no usage reported
+posts all that was held and flags it. Never 0.
 
 A hot account may be kept in several rows, its stripes, so that its writers do not queue for one. Each has a share of
 the limit, and its own posted and held; the shares sum to the limit and the account is the sum of its rows. A hold is on
@@ -18,6 +20,7 @@ one stripe, whole, and closes on that.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final
 
 STRIPES_MAX: Final = 64
@@ -31,6 +34,7 @@ class Unit(StrEnum):
 
 class EntryKind(StrEnum):
     HOLD = "hold"
+    TOP_UP = "top_up"
     POST = "post"
     VOID = "void"
     EXPIRE = "expire"
@@ -55,6 +59,15 @@ class Account:
 
     def has_room(self, amount: int) -> bool:
         return self.limit is None or self.posted + self.held + amount <= self.limit
+
+    @property
+    def left(self) -> int:
+        """What there is still room for, where there is a limit."""
+        return max((self.limit or 0) - self.posted - self.held, 0)
+
+    @property
+    def share_left(self) -> Fraction:
+        return Fraction(self.left, self.limit) if self.limit else Fraction(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +153,11 @@ def holds_for(accounts: Iterable[Account], amounts: dict[Unit, int]) -> tuple[Ho
 
 
 def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account | None:
-    """The first account, by id, without room for its amount."""
+    """The tightest account without room for its amount: the one of which the smallest share is left, of equals the one
+    that resets last.
+    """
     short = (a for a in accounts if not a.has_room(amounts[a.unit]))
-    return min(short, key=lambda account: account.id, default=None)
+    return min(short, key=lambda account: (account.share_left, -account.resets_us, account.id), default=None)
 
 
 def settle(holds: Sequence[Hold], usage: Usage) -> tuple[Closing, ...]:

@@ -11,6 +11,7 @@ class OnExhausted(StrEnum):
 
     DENY = "deny"
     DEFER = "defer"  # it waits for the next window
+    PARK = "park"  # it waits for a person, who may raise it; a budget by identity only
     STOP = "stop"  # the budget engages a kill switch for its own scope
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
 
 from governance.core.approvals import Chain
+from governance.core.budgets import TokenBudgetConfig
 from governance.core.plans import StreamPlan
 from governance.core.rules import (
     MATCH_PARTS,
@@ -61,12 +62,13 @@ _RANK_OF_NONE: Final = len(STRICTNESS)
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One version of the rules and the streams' plans. `hash` names its content, `version` the file format."""
+    """One version of rules, streams' plans and budgets. `hash` names its content, `version` the file format."""
 
     hash: str
     version: int
     streams: Mapping[str, StreamPlan]
     rules: tuple[Rule, ...]
+    budgets: tuple[TokenBudgetConfig, ...] = ()
 
     def __post_init__(self) -> None:
         if DEFAULT_STREAM not in self.streams:

@@ -94,14 +94,6 @@ class Subject:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Board:
-    """Every engaged switch, and the epoch at which that is all of them."""
-
-    epoch: int
-    engaged: tuple[Switch, ...] = ()
-
-
 def stopping(engaged: Iterable[Switch], subject: Subject) -> Switch | None:
     """The switch that counts for `subject`, None when it is in no scope."""
     covering = [switch for switch in engaged if switch.covers(subject)]

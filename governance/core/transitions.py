@@ -7,7 +7,7 @@ from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.events import Event
 from governance.core.grants import UseGrant
-from governance.core.ledger import Hold
+from governance.core.ledger import EntryKind, Hold, row_id
 from governance.core.tickets import MoveTicket, OpenTicket, Ticket, TicketState
 
 
@@ -219,3 +219,24 @@ def carried(ref: ActionRef, by: Author, *, into: str, epoch: int) -> Change:
 
 def consumption(ticket: Ticket, at_us: int) -> MoveTicket:
     return MoveTicket(ticket.id, ticket.step, TicketState.APPROVED, TicketState.CONSUMED, at_us)
+
+
+def topped_up(ref: ActionRef, by: Author, more: tuple[Hold, ...], *, epoch: int) -> Change:
+    """The attempt that runs holds so much more; its action stays as it is."""
+    return Change(
+        expected=ref,
+        event=Event(
+            session_id=ref.session_id,
+            kind="action.topped_up",
+            actor=by.actor,
+            at_us=by.at_us,
+            action_id=ref.id,
+            attempt=ref.attempt,
+            payload={"holds": {hold.account_id: hold.amount for hold in more}},
+        ),
+        columns={"state": State.RUNNING},
+        # On the stripe that holds already, so that one closing entry ends all of it.
+        holds=tuple(Hold(row_id(hold.account_id, hold.stripe), hold.unit, hold.amount) for hold in more),
+        epoch=epoch,
+        hold_kind=EntryKind.TOP_UP,
+    )

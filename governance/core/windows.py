@@ -1,4 +1,5 @@
-"""Windows: the spans in which limits count, aligned to local midnight in the plan's time zone.
+"""Windows: the spans in which limits count, aligned to local midnight in the plan's time zone. A session's divide a
+day; a budget's are a period: a local day, a week from Monday, a month, or all of time.
 
 Times are integers, UTC microseconds since the epoch. A window starts whenever the local clock shows a multiple of the
 window's length since midnight, so hourly windows start at local full hours, also where the offset is a half hour.
@@ -16,19 +17,31 @@ What daylight saving does to them:
 from bisect import bisect_right
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, assert_never
 from zoneinfo import ZoneInfo
 
 from governance.core.instants import SECOND_US
 from governance.errors import InvalidOption
 
 DAY_US: Final = 24 * 3600 * SECOND_US
+#: The end of the window that never ends: the last second of the year 9998.
+NEVER_US: Final = 253_370_764_799 * SECOND_US
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # A fleet asks for a few zones and recent days; an audit walks further back.
 _DAYS_KEPT: Final = 1024
+
+
+class Period(StrEnum):
+    """How long a budget's windows are: real local days, weeks and months, 23 hours or 31 days as they come."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"  # from Monday
+    MONTHLY = "monthly"
+    UNLIMITED = "unlimited"  # one window, which never ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +90,27 @@ def window_at(plan: WindowPlan, now_us: int) -> Window:
     starts = _starts(plan, ordinal)
     following = bisect_right(starts, now_us)
     return Window(starts[following - 1], starts[following] if following < len(starts) else day.end_us)
+
+
+def period_at(period: Period, timezone: str, now_us: int) -> Window:
+    """The window of `period` that contains `now_us` (years 2 to 9998), by the local calendar of `timezone`."""
+    if period is Period.UNLIMITED:
+        return Window(0, NEVER_US)
+    ordinal, day = _day_at(timezone, now_us)
+    match period:
+        case Period.DAILY:
+            return Window(day.start_us, day.end_us)
+        case Period.WEEKLY:
+            first = ordinal - datetime.fromordinal(ordinal).weekday()
+            following = first + 7
+        case Period.MONTHLY:
+            date = datetime.fromordinal(ordinal)
+            first = ordinal - date.day + 1
+            # Four days after the 28th it is the next month, in every month.
+            following = (date.replace(day=28) + timedelta(days=4)).replace(day=1).toordinal()
+        case _:
+            assert_never(period)
+    return Window(_day(timezone, first).start_us, _day(timezone, following).start_us)
 
 
 @lru_cache(maxsize=256)

@@ -35,6 +35,8 @@ class Call:
     interrupts: tuple[type[Exception], ...] = ()
     reported: Reported = field(default_factory=Reported)
     admission: Admitted | None = None
+    # Set before the attempt asks for more than it was admitted with.
+    topped_up: bool = False
 
     def running(self) -> Admitted:
         assert self.admission is not None, "only an admitted call runs"

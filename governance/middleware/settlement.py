@@ -40,6 +40,7 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         usage=call.reported.usage(),
         actor=f"worker:{call.lease.worker_id}",
         at_us=call.gov.clock.now_us(),
+        topped_up=call.topped_up,
     )
     try:
         finished = _written(call, ending)

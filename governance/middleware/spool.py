@@ -106,4 +106,5 @@ def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:
         usage=Usage(**kept["usage"]),
         actor=kept["actor"],
         at_us=kept["at_us"],
+        topped_up=kept.get("topped_up", False),
     )

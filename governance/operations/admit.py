@@ -2,18 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
+from governance.core.board import Board
+from governance.core.budgets import Charges, Payer
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
 from governance.core.ledger import Account, Hold, estimate
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
-from governance.core.switches import Board, stopping
+from governance.core.switches import stopping
 from governance.core.tickets import OpenTicket
 from governance.core.transitions import admitted, deferred, denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
@@ -28,10 +30,11 @@ from governance.operations.answers import (
     NotSubmitted,
     Parked,
 )
+from governance.operations.budgets import charges_now, end_raises, exhausted_event, open_missing, remember_payer
 from governance.operations.context import Governance
 from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
-from governance.operations.switches import board_at, engage_by_budget, subject_of
+from governance.operations.switches import board_at, engage_by_budget, payer_of, subject_of
 from governance.store import actions
 from governance.store.actions import ActionRow
 from governance.store.changes import take
@@ -46,8 +49,8 @@ _EARLY_S = 1.0
 class Arrival:
     """A message in a worker: the action it names and what it would run.
 
-    `stream` is what the message says; it only saves a round trip, the row decides. `resource` is given where the
-    recorded one may not be what the arguments say any more.
+    `stream` and `payer` are what the message says; they only save a round trip, the row decides. `resource` is given
+    where the recorded one may not be what the arguments say any more.
     """
 
     action_id: str
@@ -57,6 +60,7 @@ class Arrival:
     redelivered: bool
     can_wait: bool = True
     resource: str | None = None
+    payer: Payer | None = None
 
 
 def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
@@ -65,6 +69,7 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     Raises StoreUnavailable when nothing was written, AdmissionUncertain when the answer to the write was lost.
     """
     stream = arrival.stream
+    hint = arrival.payer or Payer(None, None, None, None, stream)
     if stream not in gov.sessions:
         # What a header says opens no session; the row does.
         known = actions.find(gov.store, arrival.action_id)
@@ -74,7 +79,8 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     for _ in range(_ROUNDS_MAX):
         now_us = gov.clock.now_us()
         force = in_force(gov, stream, now_us)
-        gathered = actions.gather(gov.store, arrival.action_id, account_ids(force.session.id))
+        charges = charges_now(gov, force.policy, gov.payers.get(hint, hint), now_us)
+        gathered = actions.gather(gov.store, arrival.action_id, [*account_ids(force.session.id), *charges.accounts])
         if gathered is None:
             return NotSubmitted()
         action, accounts, epoch = gathered
@@ -88,9 +94,11 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         if gov.sessions.get(stream) is not force.session:
             # A session was turned early: which one is in force is asked anew.
             continue
-        decision = core.decide(_snapshot(gov, action, force, accounts, board, arrival, now_us))
+        if not _charged(gov, action, force, charges, accounts, board, hint, now_us):
+            continue
+        decision = core.decide(_snapshot(gov, action, force, charges, accounts, board, arrival, now_us))
         if isinstance(decision, core.EngageSwitch):
-            engage_by_budget(gov, decision.scope, decision.scope_id, decision.rule, decision.reason)
+            _engage(gov, action, force, decision, lease, now_us)
             continue
         change = _change(gov, action, force, decision, lease, now_us, board.epoch)
         try:
@@ -131,10 +139,43 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
     return None
 
 
+def _charged(
+    gov: Governance,
+    action: ActionRow,
+    force: InForce,
+    charges: Charges,
+    accounts: tuple[Account, ...],
+    board: Board,
+    hint: Payer,
+    now_us: int,
+) -> bool:
+    """Whether `accounts` are all that the action is charged to; if not, the next look finds them."""
+    payer = payer_of(action)
+    if board.book.raises_until_us <= now_us:
+        end_raises(gov, "governance")
+        return False
+    present = charges_now(gov, force.policy, payer, now_us)
+    if present is not charges:
+        if gov.payers.get(hint, hint) != payer:
+            remember_payer(gov, hint, payer)
+        if present.accounts.keys() != charges.accounts.keys():
+            return False
+    return not open_missing(gov, present, accounts, board)
+
+
+def _engage(
+    gov: Governance, action: ActionRow, force: InForce, decision: core.EngageSwitch, lease: Lease, now_us: int
+) -> None:
+    by, short = Author(f"worker:{lease.worker_id}", now_us), decision.exhausted
+    told = exhausted_event(action.ref, by, short, outcome="stop", session_id=force.session.id)
+    engage_by_budget(gov, decision.scope, decision.scope_id, short.rule, short.reason, told)
+
+
 def _snapshot(
     gov: Governance,
     action: ActionRow,
     force: InForce,
+    charges: Charges,
     accounts: tuple[Account, ...],
     board: Board,
     arrival: Arrival,
@@ -163,6 +204,8 @@ def _snapshot(
         verdict=verdict,
         ticket=action.ticket,
         grant=_grant(gov, action, force, verdict, facts.resource, now_us),
+        payer=payer_of(action),
+        charges=charges,
         accounts=accounts,
         amounts=estimate(action.cost_micros, action.tokens),
         on_exhausted=force.plan.on_exhausted,
@@ -208,6 +251,28 @@ def _change(
     epoch: int,
 ) -> Change:
     by = Author(f"worker:{lease.worker_id}", now_us)
+    change = _transition(gov, action, force, decision, lease, by, epoch)
+    match decision:
+        case core.ParkFor(exhausted=short) | core.DeferUntil(exhausted=short) | core.Refuse(exhausted=short) if short:
+            assert change.event.state is not None, "a refusal is a transition"
+            told = exhausted_event(
+                action.ref, by, short, outcome=change.event.state, session_id=change.event.session_id
+            )
+            # A raise that comes in between has released what waited before it.
+            return replace(change, echo=told, epoch=epoch)
+        case _:
+            return change
+
+
+def _transition(
+    gov: Governance,
+    action: ActionRow,
+    force: InForce,
+    decision: core.Decision,
+    lease: Lease,
+    by: Author,
+    epoch: int,
+) -> Change:
     match decision:
         case core.Admit(holds, ticket, rule, grant):
             return admitted(
@@ -233,7 +298,7 @@ def _change(
                     reason=reason,
                     policy_hash=force.session.policy_hash,
                     chain=chain,
-                    requested_us=now_us,
+                    requested_us=by.at_us,
                 ),
             )
         case core.DeferUntil(until_us, rule, reason, switch_id):

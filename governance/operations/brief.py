@@ -21,10 +21,14 @@ from governance.core.briefs import (
     summary_of,
     what_follows,
 )
+from governance.core.budgets import Payer
 from governance.core.ledger import Unit, estimate
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
+from governance.operations.budgets import charges_now
 from governance.operations.context import Governance
+from governance.operations.sessions import pinned_policy
+from governance.operations.switches import board_now
 from governance.store import action_reports, events, ledger, sessions, tickets
 
 _RECENT = 5
@@ -123,7 +127,15 @@ def _budgets(gov: Governance, row: RowMapping, now_us: int) -> tuple[str | None,
         return None, ()
     amounts = estimate(row["cost_micros"], row["tokens"])
     found = ledger.listing(gov.store, session_id=session.id, now_us=now_us)
+    found += ledger.listed(gov.store, _charged(gov, row, session.policy_hash, now_us))
     return session.id, tuple(_effect(account, amounts[Unit(account["unit"])]) for account in found)
+
+
+def _charged(gov: Governance, row: RowMapping, policy_hash: str, now_us: int) -> list[str]:
+    """The accounts of budgets that it would be charged to."""
+    payer = Payer(row["user"], row["team"], row["org"], row["agent_id"], row["stream"])
+    board_now(gov)
+    return list(charges_now(gov, pinned_policy(gov, policy_hash), payer, now_us).accounts)
 
 
 def _effect(account: RowMapping, amount: int) -> BudgetEffect:

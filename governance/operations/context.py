@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from governance.clock import Clock
+from governance.core.board import Board
+from governance.core.budgets import Charges, Payer
 from governance.core.policy import Policy
 from governance.core.sessions import Session
-from governance.core.switches import Board
 from governance.store.engine import Store
 
 # The stream whose sessions keep what happens to the fleet itself: switches, tokens, drills.
@@ -39,3 +40,7 @@ class Governance:
     sessions: dict[str, Session] = field(default_factory=dict)
     # The board of the latest epoch that was seen, alone in it.
     boards: list[Board] = field(default_factory=list)
+    # What an identity is charged to under a policy, until its first window ends; and the identity that a message, by
+    # what its header says, turned out to have. Both of the board's epoch.
+    charges: dict[tuple[str, Payer], Charges] = field(default_factory=dict)
+    payers: dict[Payer, Payer] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """Finish: one guarded transaction that ends an attempt: post the usage, release the rest, the outcome, the event."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from governance.core.actions import Lease, State
@@ -58,6 +58,8 @@ class Finish:
     usage: Usage
     actor: str
     at_us: int
+    # More may have been held since: what is closed is what the store says.
+    topped_up: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ Finished: TypeAlias = Settled | Fenced
 
 def finish(gov: Governance, finish: Finish) -> Finished:
     """Ends the attempt once, however often it is called."""
+    if finish.topped_up:
+        # Once it is ended nothing is held any more, and the guard finds that out.
+        finish = replace(finish, holds=actions.holds_of(gov.store, finish.ref.id, finish.ref.attempt))
     change = _change(finish)
     if apply(gov.store, change):
         return Settled()

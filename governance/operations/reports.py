@@ -236,11 +236,14 @@ def events_after(gov: Governance, event_id: int, limit: int) -> list[StoredEvent
     return events.after_id(gov.store, event_id, limit)
 
 
-def list_budgets(gov: Governance, *, session_id: str | None) -> list[BudgetLine]:
-    """The budgets of the windows that are open now, or those of one session. Raises NotFound."""
+def list_budgets(gov: Governance, *, session_id: str | None, budget_id: str | None = None) -> list[BudgetLine]:
+    """The accounts of the windows that are open now, or those of one session, or of one budget by identity.
+
+    Raises NotFound.
+    """
     if session_id is not None and store_sessions.find(gov.store, session_id) is None:
         raise NotFound("session", session_id, "acp budget show lists the open ones")
-    found = ledger.listing(gov.store, session_id=session_id, now_us=gov.clock.now_us())
+    found = ledger.listing(gov.store, session_id=session_id, budget_id=budget_id, now_us=gov.clock.now_us())
     return [_taken(BudgetLine, row, unit=Unit(row["unit"])) for row in found]
 
 

@@ -10,9 +10,11 @@ from typing import Final
 from sqlalchemy import RowMapping
 
 from governance.core.actions import State
+from governance.core.board import Board
+from governance.core.budgets import Payer
 from governance.core.events import Event
 from governance.core.principals import Principal
-from governance.core.switches import EVERYTHING, Board, Mode, Scope, Subject, Switch, stopping
+from governance.core.switches import EVERYTHING, Mode, Scope, Subject, Switch, stopping
 from governance.errors import InvalidOption
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
@@ -90,9 +92,9 @@ def engage(
     return _engage(gov, scope, scope_id, mode, reason, by.actor, grace_s)
 
 
-def engage_by_budget(gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str) -> Engaged:
-    """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope."""
-    return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S)
+def engage_by_budget(gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str, told: Event) -> Engaged:
+    """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope; `told` says how it stood."""
+    return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S, told)
 
 
 def engaged_in(gov: Governance, scope: Scope, scope_id: str) -> list[str]:
@@ -108,6 +110,8 @@ def board_at(gov: Governance, epoch: int) -> Board:
     """The board of `epoch`, or of a later one. What is kept in memory of sessions holds for one epoch, too."""
     if not gov.boards or gov.boards[0].epoch != epoch:
         gov.sessions.clear()
+        gov.charges.clear()
+        gov.payers.clear()
         gov.boards[:] = [switches.board(gov.store)]
     return gov.boards[0]
 
@@ -125,6 +129,11 @@ def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
         team=action.team,
         org=action.org,
     )
+
+
+def payer_of(action: ActionRow) -> Payer:
+    """The identity that an action is charged to, as it is recorded."""
+    return Payer(action.user, action.team, action.org, action.agent_id, action.stream)
 
 
 def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:
@@ -166,13 +175,20 @@ def to_stop(gov: Governance, worker_id: str) -> list[Stopping]:
 
 
 def _engage(
-    gov: Governance, scope: Scope, scope_id: str, mode: Mode, reason: str, actor: str, grace_s: float
+    gov: Governance,
+    scope: Scope,
+    scope_id: str,
+    mode: Mode,
+    reason: str,
+    actor: str,
+    grace_s: float,
+    told: Event | None = None,
 ) -> Engaged:
     now_us = gov.clock.now_us()
     switch = Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
     event = switch_event(gov, "switch.engaged", actor, now_us, scope, scope_id)
     event = with_more(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
-    engaged_id = switches.engage(gov.store, switch, by=actor, event=event)
+    engaged_id = switches.engage(gov.store, switch, by=actor, event=event, also=told)
     if engaged_id == switch.id:
         return Engaged(switch, repeated=False)
     first = switches.find(gov.store, engaged_id)

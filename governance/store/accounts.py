@@ -63,7 +63,7 @@ def open_in(connection: Connection, account: Account, *, scope: str, scope_id: s
     return True
 
 
-def make_room(store: Store, account_id: str, amount: int) -> bool:
+def make_room(store: Store, account_id: str, amount: int, stripe: int | None = None) -> bool:
     """`make_room_in` by itself; locks nothing where there is none."""
     found = store.read(
         """SELECT 1 FROM accounts WHERE account = :id GROUP BY account
@@ -73,7 +73,7 @@ def make_room(store: Store, account_id: str, amount: int) -> bool:
     if not found:
         return False
     with store.transaction() as connection:
-        return make_room_in(connection, account_id, amount)
+        return make_room_in(connection, account_id, amount, stripe)
 
 
 def make_room_in(connection: Connection, account_id: str, amount: int, stripe: int | None = None) -> bool:

@@ -1,5 +1,6 @@
 """What one action is: as admission reads it, with its ticket, and what is claimed of its message."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -104,29 +105,36 @@ _FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
 _WIDTH = len(_ACTION) + len(_TICKET)
 
 
-@lru_cache(maxsize=8)
-def _gather_sql(accounts: int) -> str:
+_ACCOUNT = "c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us"
+# One row, however many accounts: they come as JSON in it.
+_GATHER_POSTGRESQL = f"""SELECT {_COLUMNS}, (SELECT CAST(json_agg(json_build_array({_ACCOUNT}, c.stripes)) AS text)
+        FROM {ACCOUNTS} c WHERE c.id = ANY(CAST(:accounts AS text[]))), {EPOCH} {_FROM} WHERE a.id = :id"""
+
+
+@lru_cache(maxsize=64)
+def _gather_sqlite(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
-    return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us, c.stripes,
-            {EPOCH}
-        {_FROM} LEFT JOIN {ACCOUNTS} c ON c.id IN ({names}) WHERE a.id = :id"""
+    return f"""SELECT {_COLUMNS}, (SELECT json_group_array(json_array({_ACCOUNT}, 1))
+            FROM accounts c WHERE c.id IN ({names})), {EPOCH} {_FROM} WHERE a.id = :id"""
 
 
 def gather(
     store: Store, action_id: str, account_ids: Sequence[str]
 ) -> tuple[ActionRow, tuple[Account, ...], int] | None:
     """The action with its ticket, its accounts, the switches' epoch, as one statement saw them; None: unknown."""
-    values: dict[str, object] = {"id": action_id}
-    values.update((f"account{n}", account_id) for n, account_id in enumerate(account_ids))
-    found = store.read(_gather_sql(len(account_ids)), values)
+    if store.is_postgresql:
+        found = store.read(_GATHER_POSTGRESQL, {"id": action_id, "accounts": list(account_ids)})
+    else:
+        values: dict[str, object] = {f"account{n}": account_id for n, account_id in enumerate(account_ids)}
+        found = store.read(_gather_sqlite(len(account_ids)), {**values, "id": action_id})
     if not found:
         return None
-    accounts = tuple(
-        Account(id=c[0], unit=Unit(c[1]), limit=c[2], posted=c[3], held=c[4], resets_us=c[5], stripes=c[6])
-        for c in (row[_WIDTH:] for row in found)
-        if c[0] is not None
-    )
-    return _action(found[0]), accounts, int(found[0][-1])
+    *row, accounts, epoch = found[0]
+    return _action(row), accounts_of(accounts), int(epoch)
+
+
+def accounts_of(text: str | None) -> tuple[Account, ...]:
+    return tuple(Account(id_, Unit(unit), *numbers) for id_, unit, *numbers in json.loads(text or "[]"))
 
 
 def find(store: Store, action_id: str) -> ActionRow | None:
@@ -155,17 +163,16 @@ def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
 
 
 def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
-    """What `attempt` holds and has not closed."""
+    """What `attempt` holds and has not closed, top-ups and all."""
     found = store.read(
-        """SELECT c.account, c.unit, e.held_delta, c.stripes, c.stripe
-            FROM entries e JOIN accounts c ON c.id = e.account_id
-            WHERE e.action_id = :id AND e.attempt = :attempt AND e.kind = 'hold' AND NOT EXISTS (
-                SELECT 1 FROM entries d WHERE d.action_id = e.action_id AND d.attempt = e.attempt
-                AND d.account_id = e.account_id AND d.kind <> 'hold')
-            ORDER BY e.account_id""",
+        """SELECT c.account, c.unit, sum(CASE WHEN e.kind IN ('hold', 'top_up') THEN e.held_delta ELSE 0 END),
+                c.stripes, c.stripe
+            FROM entries e JOIN accounts c ON c.id = e.account_id WHERE e.action_id = :id AND e.attempt = :attempt
+            GROUP BY c.id, c.account, c.unit, c.stripes, c.stripe
+            HAVING max(CASE WHEN e.kind IN ('hold', 'top_up') THEN 0 ELSE 1 END) = 0 ORDER BY c.id""",
         {"id": action_id, "attempt": attempt},
     )
-    return tuple(Hold(row[0], Unit(row[1]), *row[2:]) for row in found)
+    return tuple(Hold(row[0], Unit(row[1]), int(row[2]), *row[3:]) for row in found)
 
 
 def republished(store: Store, action: ActionRow, now_us: int) -> bool:

@@ -18,7 +18,6 @@ from governance.core.changes import Change
 from governance.core.ledger import Hold
 from governance.store.accounts import make_room
 from governance.store.engine import Store, rows
-from governance.store.parameters import EVENT_COLUMNS, EVENT_PARAMETERS, event_values
 from governance.store.stepwise import stepwise
 from governance.store.wide import Moved, Short, Taken, apply_wide, apply_wide_in
 
@@ -37,7 +36,6 @@ def apply(store: Store, change: Change) -> bool:
 
 def take(store: Store, change: Change) -> tuple[Hold, ...] | None:
     """`apply` for a change that holds: its holds, each with the stripe that was taken; None where that says False."""
-    assert change.echo is None, "one statement writes one event"
     if store.is_postgresql:
         return _take_wide(store, change)
     try:
@@ -92,10 +90,4 @@ def apply_in(connection: Connection, change: Change) -> bool:
         applied = isinstance(apply_wide_in(connection, change), Taken)
     else:
         applied = stepwise(connection, change)
-    if applied and change.echo is not None:
-        rows(
-            connection,
-            f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})",
-            event_values(change.echo),
-        )
     return applied

@@ -1,20 +1,83 @@
 """Reading the ledger: what people see of budgets, and what the audit recomputes."""
 
-from sqlalchemy import RowMapping, select
+from collections.abc import Mapping, Sequence
 
-from governance.store.engine import Reader, Store
+from sqlalchemy import Connection, RowMapping, select
+
+from governance.core.budgets import SCOPE
+from governance.core.ledger import Account, Unit
+from governance.store.accounts import LOCK_ORDER, level_in
+from governance.store.engine import Reader, Store, rows
 from governance.store.schema.ledger import totals
 
 
-def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:
-    """The accounts of a session, or of every window that is open now."""
+def listing(store: Store, *, session_id: str | None, now_us: int, budget_id: str | None = None) -> list[RowMapping]:
+    """The accounts of a session, or of every window that is open now, or of those of one budget."""
     query = select(totals).order_by(totals.c.window_start_us.desc(), totals.c.id)
     if session_id is not None:
         query = query.where(totals.c.scope_id == session_id)
     else:
         query = query.where(totals.c.window_start_us <= now_us, totals.c.window_end_us > now_us)
+    if budget_id is not None:
+        query = query.where(totals.c.scope == SCOPE, totals.c.scope_id.startswith(f"{budget_id}:", autoescape=True))
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
+
+
+def listed(store: Store, account_ids: Sequence[str]) -> list[RowMapping]:
+    """These accounts, as far as they are open, by id."""
+    query = select(totals).where(totals.c.id.in_(account_ids)).order_by(totals.c.id)
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings()) if account_ids else []
+
+
+def accounts(store: Store, account_ids: Sequence[str]) -> tuple[Account, ...]:
+    """`listed`, as the gates see them."""
+    return tuple(_account(row) for row in listed(store, account_ids))
+
+
+def post_in(connection: Connection, source: str, posts: Mapping[str, int], at_us: int) -> tuple[Account, ...]:
+    """Posts amounts that nobody held, in the name of `source`; the accounts after it.
+
+    On the account's first row: what that has used beyond its share is no room of the others then.
+    """
+    lock = " FOR NO KEY UPDATE OF a" if connection.dialect.name == "postgresql" else ""
+    names = {f"id{number}": account_id for number, account_id in enumerate(posts)}
+    listed = ", ".join(f":{name}" for name in names)
+    found = rows(
+        connection,
+        f"""SELECT a.account, a.stripe, a.stripes FROM accounts a WHERE a.account IN ({listed})
+            ORDER BY {LOCK_ORDER}{lock}""",
+        names,
+    )
+    for account_id, stripe, stripes in found:
+        if stripe:
+            continue
+        values = {"id": account_id, "posted": posts[account_id], "source": source, "at": at_us}
+        rows(connection, "UPDATE accounts SET posted = posted + :posted WHERE id = :id", values)
+        rows(
+            connection,
+            """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
+                VALUES (:id, :source, 0, 'post', 0, :posted, :at)""",
+            values,
+        )
+        if stripes > 1:
+            level_in(connection, account_id)
+    return tuple(
+        _account(row) for row in connection.execute(select(totals).where(totals.c.id.in_(list(posts)))).mappings()
+    )
+
+
+def _account(row: RowMapping) -> Account:
+    return Account(
+        row["id"],
+        Unit(row["unit"]),
+        row["limit_amount"],
+        row["posted"],
+        row["held"],
+        row["window_end_us"],
+        row["stripes"],
+    )
 
 
 def account_count(store: Reader) -> int:
@@ -32,7 +95,7 @@ def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
         f"""SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
             (SELECT account_id, sum(held_delta) AS held, sum(posted_delta) AS posted FROM entries GROUP BY account_id) s
             ON s.account_id = a.id WHERE (a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0))
-            AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
+            AND a.pruned_us IS NULL AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
         {},
     )
     return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]
@@ -64,7 +127,7 @@ def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
     found = store.read(
         f"""SELECT h.action_id, h.attempt, h.account_id FROM entries h
             WHERE h.kind = 'hold' AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
-                AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind <> 'hold')
+                AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind NOT IN ('hold', 'top_up'))
             AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.id = h.action_id AND a.attempt = h.attempt
                 AND a.state = 'running') AND NOT EXISTS ({_PRUNED.format(account="h.account_id")})
             ORDER BY h.action_id""",

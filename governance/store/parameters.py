@@ -23,6 +23,7 @@ def event_values(event: Event) -> dict[str, Any]:
 
 EVENT_COLUMNS = "session_id, kind, actor, at_us, action_id, attempt, state, payload"
 EVENT_PARAMETERS = ":e_session, :e_kind, :e_actor, :e_at, :e_action, :e_attempt, :e_state, :e_payload"
+ECHO_PARAMETERS = EVENT_PARAMETERS.replace(":e_", ":o_")
 TICKET_COLUMNS = """id, action_id, digest, state, rule, reason, policy_hash, chain, chain_hash, level, votes, step,
     told_step, requested_us, due_us, expires_us"""
 TICKET_PARAMETERS = """:t_id, :t_action, :t_digest, 'pending', :t_rule, :t_reason, :t_policy, :t_chain, :t_chain_hash,
@@ -95,6 +96,8 @@ def change_values(change: Change) -> dict[str, Any]:
     }
     if change.grant is not None:
         values |= {"gr_id": change.grant.id, "gr_uses": change.grant.uses, "gr_cost": change.grant.cost_micros}
+    if change.echo is not None:
+        values |= {f"o{name[1:]}": value for name, value in event_values(change.echo).items()}
     if change.epoch is not None:
         values["g_epoch"] = change.epoch
     return values

@@ -122,6 +122,26 @@ def waiting_where(
     )
 
 
+def waiting_for(store: Store, rule: str, *, after: tuple[int, str], limit: int) -> list[ActionRow]:
+    """A page, by creation and id after `after`, of what a rule has parked or deferred."""
+    return listed(
+        store,
+        """a.delivered_us IS NULL AND a.state IN ('parked', 'deferred') AND a.rule = :rule AND a.switch_id IS NULL
+            AND (a.created_us, a.id) > (:after_us, :after_id) ORDER BY a.created_us, a.id LIMIT :limit""",
+        {"rule": rule, "after_us": after[0], "after_id": after[1], "limit": limit},
+    )
+
+
+def approval_of(store: Store, action_id: str) -> str | None:
+    """The latest ticket of an action on which a person approved it for another rule than a budget's."""
+    found = store.read(
+        """SELECT id FROM tickets WHERE action_id = :id AND state IN ('approved', 'consumed')
+            AND rule NOT LIKE 'budget:%' ORDER BY requested_us DESC LIMIT 1""",
+        {"id": action_id},
+    )
+    return str(found[0][0]) if found else None
+
+
 def open_in(store: Store, session_id: str, *, after: str, limit: int) -> list[ActionRow]:
     """A page, by id after `after`, of what waits in a session: for a worker, a person or a time."""
     return listed(

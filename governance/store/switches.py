@@ -1,14 +1,16 @@
 """Kill switches: engaging and releasing them, each in an epoch of its own, and the board of those that are engaged."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from sqlalchemy import RowMapping, select
 
+from governance.core.board import Board
+from governance.core.budgets import Book, Raise, parse_budget
 from governance.core.events import Event
-from governance.core.switches import Board, Mode, Scope, Switch
+from governance.core.switches import Mode, Scope, Switch
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
@@ -27,23 +29,39 @@ _COLUMNS: Final = {
 
 
 def board(store: Store) -> Board:
-    """Every engaged switch and the epoch, as one statement saw them."""
+    """Every engaged switch, every budget that was set or raised, and the epoch, as one statement saw them."""
     found = store.read(
-        f"""SELECT s.epoch, e.id, e.scope, e.scope_id, e.mode, e.reason, e.grace_us, e.engaged_us
-            FROM (SELECT {EPOCH} AS epoch) s
-            LEFT JOIN switches e ON e.released_us IS NULL ORDER BY e.engaged_us, e.id""",
+        f"""SELECT 'epoch' AS kind, NULL AS id, NULL, NULL, NULL, NULL, {EPOCH} AS first, 0 AS second, 0 AS third
+            UNION ALL SELECT 'switch', id, scope, scope_id, mode, reason, grace_us, engaged_us, 0
+                FROM switches WHERE released_us IS NULL
+            UNION ALL SELECT 'budget', id, config, NULL, NULL, NULL, 0, 0, 0 FROM budgets
+            UNION ALL SELECT 'raise', id, budget_id, who, NULL, NULL, cost_micros, tokens, until_us
+                FROM raises WHERE ended_us IS NULL""",
         {},
     )
-    engaged = tuple(Switch(row[1], Scope(row[2]), row[3], Mode(row[4]), *row[5:]) for row in found if row[1])
-    return Board(int(found[0][0]), engaged)
+    by_kind: dict[str, list[Sequence[Any]]] = {"epoch": [], "switch": [], "budget": [], "raise": []}
+    for kind, *row in found:
+        by_kind[kind].append(row)
+    engaged = (Switch(row[0], Scope(row[1]), row[2], Mode(row[3]), *row[4:7]) for row in by_kind["switch"])
+    return Board(
+        epoch=int(by_kind["epoch"][0][5]),
+        engaged=tuple(sorted(engaged, key=lambda switch: (switch.engaged_us, switch.id))),
+        book=Book(
+            budgets={row[0]: parse_budget(row[1]) if row[1] is not None else None for row in by_kind["budget"]},
+            raises=tuple(
+                Raise(row[0], row[1], row[2], *map(int, row[5:]))
+                for row in sorted(by_kind["raise"], key=lambda row: str(row[0]))
+            ),
+        ),
+    )
 
 
 def epoch(store: Store) -> int:
     return int(store.read(f"SELECT {EPOCH}", {})[0][0])
 
 
-def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
-    """Engages `switch` and writes `event`, unless its scope is engaged in this mode; the id of the engaged one.
+def engage(store: Store, switch: Switch, *, by: str, event: Event, also: Event | None = None) -> str:
+    """Engages `switch` and writes `event` (and `also`), unless its scope is engaged in this mode; the engaged one's id.
 
     Of one that is engaged the grace can still be shortened: by an engagement that would end it earlier.
     When this returns, whatever started before has been committed, and nothing in scope starts any more.
@@ -84,6 +102,8 @@ def engage(store: Store, switch: Switch, *, by: str, event: Event) -> str:
                 "by": by,
             },
         )
+        if also is not None:
+            append_in(connection, also)
         append_in(connection, event)
     return switch.id
 

@@ -37,7 +37,7 @@ def find(store: Store, ticket_or_action_id: str) -> RowMapping | None:
     """The ticket with this id, else the latest one of the action with this id."""
     query = (
         _WITH_ACTION.where((tickets.c.id == ticket_or_action_id) | (tickets.c.action_id == ticket_or_action_id))
-        .order_by(tickets.c.requested_us.desc())
+        .order_by(tickets.c.requested_us.desc(), tickets.c.id.desc())
         .limit(1)
     )
     with store.statement() as connection:

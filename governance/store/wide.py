@@ -14,6 +14,7 @@ from governance.core.tickets import MoveTicket, OpenTicket
 from governance.store.accounts import LOCK_ORDER, level_in
 from governance.store.engine import Store, rows
 from governance.store.parameters import (
+    ECHO_PARAMETERS,
     EVENT_COLUMNS,
     EVENT_PARAMETERS,
     GRANT_LASTS,
@@ -123,8 +124,11 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
         awaited,
         change.grant is not None,
         change.epoch is not None,
+        change.echo is not None,
     )
     values = change_values(change)
+    if change.holds:
+        values["h_kind"] = str(change.hold_kind)
     if plain:
         values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
     if striped:
@@ -151,6 +155,7 @@ def _wide_sql(
     awaited: bool,
     grant: bool,
     epoch: bool,
+    echo: bool,
 ) -> str:
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
 
@@ -182,7 +187,7 @@ def _wide_sql(
                 FROM {", ".join(before)}, accounts a
                 JOIN unnest(CAST(:h_ids AS text[]), CAST(:h_amounts AS bigint[])) AS wanted(id, amount)
                     ON wanted.id = a.id
-                ORDER BY a.id FOR NO KEY UPDATE OF a)"""
+                ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE OF a)"""
         )
         passed.append(
             """(SELECT count(*) = cardinality(CAST(:h_ids AS text[])) AND bool_and(
@@ -214,12 +219,14 @@ def _wide_sql(
         parts.append(
             f"""hold_entries AS (INSERT INTO entries
                 (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
-                SELECT {taken}.id, :g_id, CAST(:e_attempt AS integer), 'hold', {taken}.amount, 0, CAST(:e_at AS bigint)
-                FROM {taken}, passed)"""
+                SELECT {taken}.id, :g_id, CAST(:e_attempt AS integer), CAST(:h_kind AS text), {taken}.amount, 0,
+                    CAST(:e_at AS bigint) FROM {taken}, passed)"""
         )
     sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
     parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
     parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
+    if echo:
+        parts.append(f"echo AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {ECHO_PARAMETERS} FROM passed)")
     if closing:
         parts += [
             """closing AS MATERIALIZED (SELECT c.* FROM found, unnest(

@@ -55,6 +55,15 @@ def test_hot_budget() -> None:
     assert found["false_denials"] == 0
 
 
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_identity_budgets(database: str) -> None:
+    found = figures("identity_budgets", "--database", database, "--rounds", "1", "--seconds", "0.2")
+    assert found["budget_accounts"] == 12
+    assert found["ratio"] > 0
+    assert found["ratio_both_units"] > 0
+    assert found["session_only_per_s"] > 0
+
+
 def test_kill_switch() -> None:
     smallest = ("--rounds", "1", "--workers", "1", "--concurrency", "2", "--database", "sqlite")
     found = figures("kill_switch", *smallest)

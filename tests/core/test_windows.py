@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from governance.core.windows import DAY_US, Window, WindowPlan, window_at
+from governance.core.windows import DAY_US, NEVER_US, Period, Window, WindowPlan, period_at, window_at
 from governance.errors import InvalidOption
 
 MINUTE_US = 60_000_000
@@ -196,3 +196,61 @@ def test_a_length_that_does_not_divide_a_day_is_refused(length_us: int) -> None:
 def test_an_unknown_time_zone_is_refused(name: str) -> None:
     with pytest.raises(InvalidOption, match="time zone such as"):
         WindowPlan(HOUR_US, name)
+
+
+@settings(deadline=None)
+@given(st.data(), st.sampled_from(ZONES), st.sampled_from(list(Period)))
+def test_every_instant_is_in_exactly_one_window_of_a_period(data: st.DataObject, zone: str, period: Period) -> None:
+    now_us = data.draw(instants(zone))
+    window = period_at(period, zone, now_us)
+    assert window.start_us <= now_us < window.end_us
+    assert period_at(period, zone, window.start_us) == period_at(period, zone, window.end_us - 1) == window
+    if period is not Period.UNLIMITED:
+        assert period_at(period, zone, window.end_us).start_us == window.end_us
+        assert period_at(period, zone, window.start_us - 1).end_us == window.start_us
+
+
+@settings(deadline=None)
+@given(st.data(), st.sampled_from(ZONES))
+def test_periods_follow_the_local_calendar(data: st.DataObject, zone: str) -> None:
+    now_us = data.draw(instants(zone))
+    day = period_at(Period.DAILY, zone, now_us)
+    week, month = (period_at(period, zone, now_us) for period in (Period.WEEKLY, Period.MONTHLY))
+    assert day == window_at(WindowPlan(DAY_US, zone), now_us)
+    # Noon is on the date that a day is of, also where there is no midnight or there are two.
+    first, last = local(zone, week.start_us + 12 * HOUR_US), local(zone, week.end_us - 12 * HOUR_US)
+    assert (first.isoweekday(), last.isoweekday()) == (1, 7)
+    assert (last.date() - first.date()).days == 6
+    first, last = local(zone, month.start_us + 12 * HOUR_US), local(zone, month.end_us - 12 * HOUR_US)
+    assert first.day == 1
+    assert (first.year, first.month) == (last.year, last.month)
+    assert (last.date() + timedelta(days=1)).day == 1
+    for longer in (week, month):
+        assert window_at(WindowPlan(DAY_US, zone), longer.start_us).start_us == longer.start_us
+        assert window_at(WindowPlan(DAY_US, zone), longer.end_us - 1).end_us == longer.end_us
+
+
+@pytest.mark.parametrize(
+    ("zone", "now", "period", "start", "end", "hours"),
+    [
+        ("UTC", "2028-02-10 12:00", Period.MONTHLY, "2028-02-01", "2028-03-01", 29 * 24),  # a leap year's
+        ("UTC", "2027-02-28 23:59", Period.MONTHLY, "2027-02-01", "2027-03-01", 28 * 24),
+        ("UTC", "2100-02-28 23:59", Period.MONTHLY, "2100-02-01", "2100-03-01", 28 * 24),
+        ("UTC", "2026-12-31 23:59", Period.MONTHLY, "2026-12-01", "2027-01-01", 31 * 24),
+        ("UTC", "2027-01-01 00:00", Period.WEEKLY, "2026-12-28", "2027-01-04", 7 * 24),
+        ("Europe/Berlin", "2026-03-29 23:59", Period.MONTHLY, "2026-03-01", "2026-04-01", 31 * 24 - 1),
+        ("Europe/Berlin", "2026-03-29 23:59", Period.WEEKLY, "2026-03-23", "2026-03-30", 7 * 24 - 1),
+        ("Europe/Berlin", "2026-10-25 02:30", Period.WEEKLY, "2026-10-19", "2026-10-26", 7 * 24 + 1),
+        ("America/New_York", "2026-11-30 23:59", Period.MONTHLY, "2026-11-01", "2026-12-01", 30 * 24 + 1),
+        ("America/Havana", "2026-03-08 01:00", Period.DAILY, "2026-03-08", "2026-03-09", 23),  # there is no midnight
+    ],
+)
+def test_a_period_has_its_real_length(zone: str, now: str, period: Period, start: str, end: str, hours: int) -> None:
+    window = period_at(period, zone, at(zone, now))
+    assert (window.end_us - window.start_us) == hours * HOUR_US
+    assert (window.start_us, window.end_us) == (at(zone, f"{start} 00:00"), at(zone, f"{end} 00:00"))
+
+
+def test_an_unlimited_period_never_ends() -> None:
+    assert period_at(Period.UNLIMITED, "UTC", at("UTC", "2026-01-01 00:00")) == Window(0, NEVER_US)
+    assert local("UTC", NEVER_US).year == 9998

@@ -14,7 +14,8 @@ _TRAIL = """SELECT a.id, a.state, e.state FROM actions a JOIN events e ON e.id =
 _HELD = """SELECT c.id, c.held, coalesce(h.amount, 0) FROM accounts c LEFT JOIN
     (SELECT e.account_id, sum(e.held_delta) AS amount FROM entries e JOIN actions a
         ON a.id = e.action_id AND a.attempt = e.attempt AND a.state = 'running'
-        WHERE e.kind = 'hold' GROUP BY e.account_id) h ON h.account_id = c.id WHERE c.held <> coalesce(h.amount, 0)"""
+        WHERE e.kind IN ('hold', 'top_up') GROUP BY e.account_id) h ON h.account_id = c.id
+    WHERE c.held <> coalesce(h.amount, 0)"""
 _GRANTS = """SELECT id FROM grants WHERE uses > max_uses OR cost_micros > max_cost_micros"""
 _TICKETS = """SELECT t.id, t.state, t.step, t.told_step FROM tickets t JOIN actions a ON a.id = t.action_id
     WHERE a.created_us >= :since"""

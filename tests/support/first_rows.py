@@ -110,6 +110,7 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 # Columns that later revisions added, and that say nothing of what was there before.
 EMPTY: Mapping[str, tuple[str, ...]] = {
     "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
+    "accounts": ("raised", "pruned_us"),
     "sessions": ("closed_us", "summary", "epoch"),
     "workers": ("host", "queues", "slots", "ready_us"),
 }

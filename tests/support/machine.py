@@ -18,7 +18,7 @@ from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.core.switches import Scope
 from governance.errors import InvalidOption, NotAllowed, StateConflict
-from governance.operations import decide, grants, heartbeat, relay, switches
+from governance.operations import budgets, decide, grants, heartbeat, relay, switches
 from governance.operations.answers import Admitted
 from governance.operations.commanded import Decided
 from governance.operations.decide import EditedArguments, GrantTerms
@@ -26,7 +26,7 @@ from governance.operations.finish import AskedToRetry, Fenced, Outcome, Raised, 
 from governance.operations.submit import Recorded, Repeated, submit
 from tests.support.governed import Desk, ManualClock
 from tests.support.model import Model
-from tests.support.modelled import HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Standing
+from tests.support.modelled import DAY_US, HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Standing
 
 PEOPLE = {"lee": "team-lead", "oona": "on-call", "ann": "any", "bob": "any", "u1": "any"}
 ROLES = {"team-lead": "approver:team-lead", "on-call": "approver:on-call", "any": "approver"}
@@ -261,6 +261,13 @@ class Operations(RuleBasedStateMachine):
                 decided()
             return True
         return False
+
+    def raise_budget(self, data: st.DataObject, policy: str) -> None:
+        """For longer than a run lasts."""
+        more = data.draw(st.sampled_from([1, 1000]))
+        until_us = self.now_us + 30 * DAY_US
+        budgets.raise_budget(self.desk(policy).gov, "each", until_us=until_us, reason="busy", by=BOSS, cost_micros=more)
+        self.model.raise_budget(more, self.now_us)
 
     def revoke_grant(self, data: st.DataObject) -> None:
         grant = data.draw(st.sampled_from(self.model.grants))

@@ -23,12 +23,15 @@ rules:
     approval: {chain: [{first: team-lead 15m}, {then: on-call 30m}, {then: deny}], approvals: 2}
   - {id: ask, match: {risk: high}, effect: approval, approval: {timeout: 15m}}
   - {id: routine, match: {risk: [low, medium]}, effect: allow}
+budgets:
+  - {id: each, identity: {user: "*"}, period: daily, max_cost_usd: "0.006"}
 """
 #: Another version: requests of the rule `ask` wait longer, and approvals under the first one count no more.
 POLICIES: Final = {"first": POLICY, "second": POLICY.replace("timeout: 15m", "timeout: 20m")}
 STREAMS: Final = ("default", "small", "patient", "strict")
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
+DAY_US: Final = 24 * HOUR_US
 TERMINAL: Final = ("succeeded", "failed", "denied", "cancelled")
 WAITING: Final = ("queued", "parked", "deferred")
 #: Narrowest first.

@@ -71,6 +71,24 @@ def churn(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     return seen
 
 
+def charge(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Asks for each org, given as milliseconds:times:orgs; each action takes that long and uses all that it holds."""
+    body_ms, times, *orgs = argument.split(":")
+    seen: Counter[str] = Counter()
+    for _ in range(int(times)):
+        rng.shuffle(orgs)
+        for org in orgs:
+            admission = desk.arrive(desk.submit(org=org, cost_micros=10, tokens=10))
+            if isinstance(admission, Admitted):
+                time.sleep(int(body_ms) / 1000)
+                desk.finish(admission, usage=Usage(10, 10))
+                seen[f"{org} admitted"] += 1
+            else:
+                assert isinstance(admission, Denied), admission
+                seen[f"{org} {admission.rule}"] += 1
+    return seen
+
+
 def same_messages(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     """Every racer gets a message for each of the same actions, in its own order."""
     ids = argument.split(",")
@@ -207,7 +225,7 @@ def pending(desk: Desk) -> bool:
 JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
     job.__name__: job
     for job in (
-        *(spend, take, churn, same_messages, same_commands, decisions),
+        *(spend, take, charge, churn, same_messages, same_commands, decisions),
         *(deliver, exhaust, engage, escalations, last_moment, votes),
     )
 }

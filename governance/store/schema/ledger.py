@@ -36,6 +36,8 @@ accounts = Table(
     Column("account_limit", BigInteger),
     Column("posted", BigInteger, nullable=False),
     Column("held", BigInteger, nullable=False),
+    Column("raised", BigInteger),  # of its limit, what raises that last have added; null: nothing
+    Column("pruned_us", BigInteger),  # its entries are gone: what they summed to is what the columns say
     UniqueConstraint("scope", "scope_id", "unit", "window_start_us", "stripe"),
     one_of("unit", Unit),
     CheckConstraint("posted >= 0 AND held >= 0", name="amounts_not_negative"),
@@ -76,7 +78,7 @@ entries = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("action_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("kind", Text, nullable=False),  # hold, then exactly one of post, void, expire
+    Column("kind", Text, nullable=False),  # hold, any number of top_up, then exactly one of post, void, expire
     Column("held_delta", BigInteger, nullable=False),
     Column("posted_delta", BigInteger, nullable=False),
     Column("flag", Text),
@@ -84,14 +86,47 @@ entries = Table(
     one_of("kind", EntryKind),
     one_of("flag", Flag),
     CheckConstraint(
-        "CASE WHEN kind = 'hold' THEN held_delta >= 0 AND posted_delta = 0 ELSE held_delta <= 0 END",
+        "CASE WHEN kind IN ('hold', 'top_up') THEN held_delta >= 0 AND posted_delta = 0 ELSE held_delta <= 0 END",
         name="two_phases",
     ),
     CheckConstraint("posted_delta >= 0", name="posts_add"),
 )
 # One hold and one closing entry for each account and attempt.
 _hold = text("kind = 'hold'")
-_closing = text("kind <> 'hold'")
+_closing = text("kind IN ('post', 'void', 'expire')")
 _once = (entries.c.action_id, entries.c.attempt, entries.c.account_id)
 Index("uq_entries_hold", *_once, unique=True, postgresql_where=_hold, sqlite_where=_hold)
 Index("uq_entries_closing", *_once, unique=True, postgresql_where=_closing, sqlite_where=_closing)
+
+# Budgets that people set: they count before the policy's of the same id. Every change of one takes the next epoch.
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("config", Text),  # canonical JSON; null: taken back, and the policy's counts again
+    Column("reason", Text, nullable=False),
+    Column("set_us", BigInteger, nullable=False),
+    Column("set_by", Text, nullable=False),
+    Column("epoch", BigInteger, nullable=False, unique=True),
+)
+
+# More than the limit, for a while: on the accounts that are open when it is given, and on those opened until it ends.
+raises = Table(
+    "raises",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("budget_id", Text, nullable=False),
+    Column("who", Text),  # whose account; null: everybody's
+    Column("cost_micros", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("raised_us", BigInteger, nullable=False),
+    Column("raised_by", Text, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("epoch", BigInteger, nullable=False, unique=True),  # of its last change
+    CheckConstraint("cost_micros >= 0 AND tokens >= 0 AND cost_micros + tokens > 0", name="adds"),
+    CheckConstraint("until_us > raised_us", name="ends_later"),
+)
+_lasting = text("ended_us IS NULL")
+Index("ix_raises_lasting", raises.c.until_us, postgresql_where=_lasting, sqlite_where=_lasting)

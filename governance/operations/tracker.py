@@ -1,0 +1,188 @@
+"""Budgets for code that uses models outside of actions: ask before, record afterwards, in the same ledger.
+
+Only budgets are charged here: a session's account is an action's. Nothing is held between the two calls, so what is
+recorded counts even when it is more than was left. Whoever can, makes an action of it instead.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from sqlalchemy import Connection
+
+from governance.core.admit import Exhausted
+from governance.core.budgets import Charges, Payer
+from governance.core.digest import canonical_json
+from governance.core.events import Event
+from governance.core.ledger import Account, Unit, exhausted
+from governance.errors import CommandConflict, InvalidOption
+from governance.operations.budgets import charges_now, end_raises, open_missing
+from governance.operations.commanded import fingerprint
+from governance.operations.context import CONTROL_STREAM, Governance
+from governance.operations.sessions import in_force
+from governance.operations.switches import board_now
+from governance.store import commands, ledger
+from governance.store.events import append_in
+
+
+@dataclass(frozen=True, slots=True)
+class HasRoom:
+    """Every budget has room for it, now; `budgets` are their ids."""
+
+    budgets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HasNoRoom:
+    """The tightest budget without room for it, named as a refusal names it."""
+
+    rule: str
+    reason: str
+
+
+Checked: TypeAlias = HasRoom | HasNoRoom
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRecorded:
+    """It is posted; `exhausted` are the budgets that have nothing left now. `repeated`: this command_id had done it."""
+
+    budgets: tuple[str, ...]
+    exhausted: tuple[str, ...]
+    repeated: bool = False
+
+
+class _TakenError(Exception):
+    """Another caller took the command_id between our look and our claim."""
+
+
+class TokenBudgetTracker:
+    """The budgets of `gov`, for code outside of actions. Amounts are micro-USD and tokens, 0 or more."""
+
+    def __init__(self, gov: Governance) -> None:
+        self._gov = gov
+
+    def check_budget(
+        self,
+        *,
+        user: str | None = None,
+        team: str | None = None,
+        org: str | None = None,
+        agent_id: str | None = None,
+        stream: str = "default",
+        cost_micros: int = 0,
+        tokens: int = 0,
+    ) -> Checked:
+        """Whether there is room for so much, without holding it. Raises InvalidOption, StoreUnavailable."""
+        payer = Payer(user, team, org, agent_id, stream)
+        amounts = _amounts(cost_micros, tokens)
+        charges = self._opened(payer)
+        short = exhausted(ledger.accounts(self._gov.store, list(charges.accounts)), amounts)
+        if short is None:
+            return HasRoom(tuple(charge.budget.id for charge in charges.charges))
+        charge, unit = charges.accounts[short.id]
+        found = Exhausted(short, amounts[unit], charge, charge.budget.on_exhausted)
+        return HasNoRoom(found.rule, found.reason)
+
+    def record_usage(
+        self,
+        *,
+        user: str | None = None,
+        team: str | None = None,
+        org: str | None = None,
+        agent_id: str | None = None,
+        stream: str = "default",
+        cost_micros: int = 0,
+        tokens: int = 0,
+        command_id: str | None = None,
+    ) -> UsageRecorded:
+        """Posts what was used to every budget of this identity, all or none, once for each command_id.
+
+        Raises InvalidOption, CommandConflict when the command_id was used for other content, StoreUnavailable.
+        """
+        payer = Payer(user, team, org, agent_id, stream)
+        amounts = _amounts(cost_micros, tokens)
+        digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens)
+        if (first := self._earlier(command_id, digest)) is not None:
+            return first
+        charges = self._opened(payer)
+        session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
+        try:
+            with self._gov.store.transaction() as connection:
+                return self._posted(connection, session_id, charges, amounts, command_id, digest)
+        except _TakenError:
+            taken = self._earlier(command_id, digest)
+            assert taken is not None, "it was taken"
+            return taken
+
+    def _opened(self, payer: Payer) -> Charges:
+        """What an identity is charged to now, with every account open."""
+        gov = self._gov
+        while True:
+            board = board_now(gov)
+            now_us = gov.clock.now_us()
+            if board.book.raises_until_us <= now_us:
+                end_raises(gov, "governance")
+                continue
+            charges = charges_now(gov, gov.policy, payer, now_us)
+            if not open_missing(gov, charges, ledger.accounts(gov.store, list(charges.accounts)), board):
+                return charges
+
+    def _posted(
+        self,
+        connection: Connection,
+        session_id: str,
+        charges: Charges,
+        amounts: dict[Unit, int],
+        command_id: str | None,
+        digest: str,
+    ) -> UsageRecorded:
+        now_us = self._gov.clock.now_us()
+        source = f"usage:{command_id or self._gov.new_id()}"
+        posts = {account_id: amounts[unit] for account_id, (_, unit) in charges.accounts.items()}
+        after = ledger.post_in(connection, source, posts, now_us)
+        used_up = [account for account in after if not account.has_room(1)]
+        recorded = UsageRecorded(
+            budgets=tuple(charge.budget.id for charge in charges.charges),
+            exhausted=tuple(dict.fromkeys(charges.accounts[account.id][0].budget.id for account in used_up)),
+        )
+        answer = canonical_json({"budgets": list(recorded.budgets), "exhausted": list(recorded.exhausted)})
+        if command_id is not None and not commands.claim(connection, command_id, "usage", digest, answer, now_us):
+            raise _TakenError
+        append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
+        for account in used_up:
+            append_in(connection, _exhausted(session_id, source, account, charges, now_us))
+        return recorded
+
+    def _earlier(self, command_id: str | None, digest: str) -> UsageRecorded | None:
+        found = commands.find(self._gov.store, command_id) if command_id is not None else None
+        if found is None:
+            return None
+        kind, known_digest, answer = found
+        if known_digest != digest:
+            raise CommandConflict(command_id, f"a call of kind {kind}")
+        said = json.loads(answer)
+        return UsageRecorded(tuple(said["budgets"]), tuple(said["exhausted"]), repeated=True)
+
+
+def _amounts(cost_micros: int, tokens: int) -> dict[Unit, int]:
+    for name, value in (("cost_micros", cost_micros), ("tokens", tokens)):
+        if value < 0:
+            raise InvalidOption(name, value, "0 or more")
+    return {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
+
+
+def _exhausted(session_id: str, source: str, account: Account, charges: Charges, now_us: int) -> Event:
+    charge, _ = charges.accounts[account.id]
+    payload = {
+        "budget": charge.budget.id,
+        "who": charge.who,
+        "account": account.id,
+        "unit": account.unit,
+        "limit": account.limit,
+        "posted": account.posted,
+        "held": account.held,
+        "resets_us": account.resets_us,
+        "outcome": "recorded",
+    }
+    return Event(session_id, "budget.exhausted", source, now_us, payload=payload)
