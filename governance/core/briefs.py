@@ -68,10 +68,15 @@ class What:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The rule that wants a person, and its sentence."""
+    """The rule that wants a person, and its sentence.
+
+    `policy_changed`: another version of the policy is in force by now. An approval does not count under it: what it
+    says of the action is asked again when that is to run.
+    """
 
     rule: str
     reason: str
+    policy_changed: bool
 
 
 @dataclass(frozen=True, slots=True)

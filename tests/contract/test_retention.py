@@ -6,6 +6,7 @@ from threading import Barrier, Thread
 import pytest
 
 from governance.core.events import Event
+from governance.core.grants import GrantTerms
 from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.errors import InvalidOption, NotAllowed
@@ -103,7 +104,7 @@ def test_what_is_in_doubt_or_holds_something_stays(desk: Desk) -> None:
 def test_a_session_whose_decision_gave_a_lasting_grant_stays_until_the_grant_ends(desk: Desk) -> None:
     made = desk.submit(risk=Risk.HIGH)
     until_us = desk.gov.clock.now_us() + 30 * DAY_S * 1_000_000
-    terms = decide.GrantTerms(until_us=until_us)
+    terms = GrantTerms(until_us=until_us)
     decide.approve(desk.gov, made.action_id, by=ANN, reason="routine", grant=terms)
     desk.finish(desk.admitted(made))
     later(desk)

@@ -197,7 +197,7 @@ def test_a_worker_told_to_stop_ends_what_it_runs(shop: Shop) -> None:
     eventually(lambda: shop.effects(), "it runs")
     worker.process.terminate()
     (shop.folder / "go").touch()
-    assert worker.process.wait(timeout=30) == 0
+    assert worker.stop() == 0
     assert shop.state(result.id) == "succeeded"
     stopped = shop.gov.store.read("SELECT count(*) FROM workers WHERE stopped_us IS NOT NULL", {})
     assert stopped[0][0] == 1

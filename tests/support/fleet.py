@@ -162,7 +162,8 @@ class Worker:
             assert self.process.poll() is None, self.shop.log(self.name)
             return self.is_ready
 
-        eventually(look, f"worker {self.name} ready")
+        # One that does not come up is noticed by its end; one that is slow has many beside it.
+        eventually(look, f"worker {self.name} ready", 90)
         return self
 
     def kill(self) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from governance.core.actions import Submission
+from governance.core.grants import GrantTerms
 from governance.core.instants import SECOND_US
 from governance.core.policy import Risk
 from governance.operations.answers import Admitted
@@ -62,6 +63,7 @@ class Request:
     state: str = "pending"
     level: int = 0
     votes: tuple[str, ...] = ()
+    wanted: tuple[GrantTerms | None, ...] = ()
     edited: bool = False
 
 
