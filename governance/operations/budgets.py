@@ -157,7 +157,8 @@ def set_budget(
     budget = check_budget({**content, "id": budget_id}) if content is not None else None
     digest = fingerprint("budget-set", budget_id, budget and budget.text, by.name, reason)
     if (first := _earlier(gov, command_id, digest)) is not None:
-        return first
+        # Whoever did it may have died before what waited was let go.
+        return replace(first, released=tuple(_let_go(gov, budget_id, by, reason)))
     known = {one.id: one for one in gov.policy.budgets}
     if budget is None and board_now(gov).book.budgets.get(budget_id) is None:
         raise NotFound("budget that was set", budget_id, "acp budget list shows them")
@@ -195,7 +196,8 @@ def raise_budget(
     reason = _reason(reason)
     digest = fingerprint("budget-raise", budget_id, until_us, cost_micros, tokens, who, by.name, reason)
     if (first := _earlier(gov, command_id, digest)) is not None:
-        return first
+        # Whoever did it may have died before what waited was let go.
+        return replace(first, released=tuple(_let_go(gov, budget_id, by, reason)))
     now_us = gov.clock.now_us()
     if not now_us < until_us <= now_us + _RAISE_US_MAX:
         raise InvalidOption("until", until_us, "an instant to come, within 366 days")
