@@ -12,6 +12,7 @@ the same answer, word for word. A line of that message that begins with `!` dire
     !slow S                       wait S seconds before the answer
     !pause S                      wait S seconds before each piece of a stream
     !cut N                        close the connection after N pieces of a stream; without a stream, at once
+    !overrun                      say every word, whatever the bound
     !usage none                   leave the usage out
     !usage INPUT OUTPUT [CACHED]  report these tokens instead of the counted ones
 
@@ -102,6 +103,7 @@ class Manner:
     delay_s: float = 0.0
     pause_s: float = 0.0
     cut_after: int | None = None
+    overrun: bool = False
     usage: Usage | str = "counted"
 
 
@@ -227,6 +229,8 @@ def _manner(directions: Sequence[str]) -> Manner:
                 manner = replace(manner, pause_s=float(values[0]))
             case "cut":
                 manner = replace(manner, cut_after=int(values[0]))
+            case "overrun":
+                manner = replace(manner, overrun=True)
             case "usage":
                 told = values[0] if values[0] == "none" else Usage(*(int(value) for value in values))
                 manner = replace(manner, usage=told)

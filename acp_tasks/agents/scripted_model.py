@@ -193,7 +193,7 @@ class _Said:
         match answered:
             case Say(text):
                 parts = pieces(text)
-                self._parts = parts[: talk.tokens_max]
+                self._parts = parts if manner.overrun else parts[: talk.tokens_max]
                 self._calls: list[dict[str, Any]] = []
                 self._reason = "length" if len(self._parts) < len(parts) else "stop"
                 output = len(self._parts)
