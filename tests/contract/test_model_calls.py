@@ -17,6 +17,7 @@ from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted
 from governance.operations.finish import Finish, Succeeded, finish
 from governance.operations.model_calls import MayCall, MayNotCall, NotOwned, ask, no_room, record, session_policy
+from governance.operations.reports import show_action
 from governance.operations.top_up import Gone, NoRoom
 from tests.support import books
 from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
@@ -135,6 +136,8 @@ def test_a_call_and_its_event_are_written_by_the_attempt_that_runs(desk: Desk, f
     else:
         assert [tuple(row) for row in kept] == [("secret-1", "restricted", "trial", 10, None, "unpriced")]
     assert kinds(desk, run)[-1] == "model.called"
+    (line,) = show_action(desk.gov, run.ref.id).model_calls
+    assert (line.id, line.tokens_output, line.cost_micros, line.attempt) == (call.id, 5, 7, 1)
     desk.finish(run)
     late = ModelCall(desk.gov.new_id(), found.access, TokensUsed(1, 1), 1, found.prices, None, 1)
     assert not record(desk.gov, run, late)
