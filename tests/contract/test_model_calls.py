@@ -111,6 +111,19 @@ def test_a_call_sets_aside_what_it_may_use_and_holds_more_where_it_has_to(desk: 
     books.assert_agree(desk.gov)
 
 
+def test_a_call_that_used_nothing_costs_nothing_unless_the_action_declared_something(
+    desk: Desk, tmp_path: Path
+) -> None:
+    call = call_of(desk, desk.admitted(desk.submit(cost_micros=0, tokens=10)), tmp_path)
+    allowance = Allowance(call)
+    assert isinstance(allowance.set_aside(500, 50), SetAside)
+    allowance.give_back(500, 50)
+    end(desk, call)
+    assert desk.account("cost_micros")["posted"] == 0
+    # Its body may have used the tokens that it declared, and has not said so.
+    assert desk.account("tokens") == {"limit": 100_000, "posted": 50, "held": 0}
+
+
 def test_a_budget_without_room_is_named_in_the_refusal_and_in_the_trail(desk: Desk, tmp_path: Path) -> None:
     run = desk.admitted(desk.submit(stream="small", cost_micros=0, tokens=0))
     short = Allowance(call_of(desk, run, tmp_path)).set_aside(0, 1001)

@@ -200,7 +200,9 @@ def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any
     assert isinstance(problem, ModelCallFailed)
     assert "500 in 4 tries" in problem.problem
     assert len(model.requests) == before + 7
-    assert calls(shop, broken.id) == []
+    assert (calls(shop, broken.id), flags(shop, broken.id)) == ([], set())
+    (call,) = calls(shop, limited.id)
+    assert account(shop, "try", "tokens") == (call["tokens_input"] + call["tokens_output"], 0)
 
     cut = modelling.asks.apply_async(("!cut 0",), {"max_tokens": 40}, stream="cut")
     assert isinstance(failure(cut), ModelCallFailed)
