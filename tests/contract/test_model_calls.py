@@ -21,6 +21,7 @@ from governance.operations.reports import show_action
 from governance.operations.top_up import Gone, NoRoom
 from tests.support import books
 from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
+from tests.support.pruned import later, prune
 
 BUDGET = 'budgets: [{id: team, identity: {team: "*"}, period: daily, max_tokens: 500, allowed_models: ["small-*"]}]'
 BUDGETED = POLICY.replace("models:\n", f"{BUDGET}\nmodels:\n")
@@ -155,4 +156,16 @@ def test_a_call_and_its_event_are_written_by_the_attempt_that_runs(desk: Desk, f
     late = ModelCall(desk.gov.new_id(), found.access, TokensUsed(1, 1), 1, found.prices, None, 1)
     assert not record(desk.gov, run, late)
     assert len(desk.gov.store.read("SELECT 1 FROM model_calls", {})) == 1
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_calls_go_with_the_history_of_their_action(desk: Desk) -> None:
+    run = desk.admitted(desk.submit())
+    found = asked(desk, run, "small-1")
+    assert isinstance(found, MayCall)
+    assert record(desk.gov, run, ModelCall(desk.gov.new_id(), found.access, TokensUsed(1, 1), 1, found.prices, None, 1))
+    desk.finish(run)
+    later(desk)
+    assert [one.session_id for one in prune(desk).pruned] == [run.ref.session_id]
+    assert desk.gov.store.read("SELECT 1 FROM model_calls", {}) == []
     assert audit.verify(desk.gov).problems == ()
