@@ -255,7 +255,7 @@ def test_a_run_that_is_killed_in_a_call_is_charged_its_whole_hold(
     child = shop.gov.store.read("SELECT lease_child FROM actions WHERE id = :id", {"id": killed.id})[0][0]
     os.kill(int(child), signal.SIGKILL)
     assert killed.get(timeout=30)
-    assert flags(shop, killed.id) == {("cost_micros", "expire", "unreported"), ("tokens", "expire", "unreported")}
+    assert flags(shop, killed.id) == {(unit, "expire", "unreported") for unit in ("actions", "cost_micros", "tokens")}
     (call,) = calls(shop, killed.id)
     assert call["attempt"] == 2
     assert account(shop, "killed", "tokens") == (500 + 15 + 20, 0)
