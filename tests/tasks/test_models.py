@@ -190,7 +190,9 @@ def test_the_hold_bounds_what_is_sent_and_a_budget_without_room_refuses(
 
 def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any, model: ScriptedModel) -> None:
     before = len(model.requests)
-    limited = modelling.asks.apply_async(("!fail 429 2 0.1\n!say at last",), stream="try")
+    # Of its own for each database: how often a conversation has failed is counted.
+    asked = f"{shop.folder.name}\n!fail 429 2 0.1\n!say at last"
+    limited = modelling.asks.apply_async((asked,), stream="try")
     assert limited.get(timeout=20) == "at last"
     assert len(model.requests) == before + 3
     assert len(calls(shop, limited.id)) == 1
