@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from governance.core.changes import Change
 from governance.core.tickets import MoveTicket, OpenTicket
-from governance.store.engine import rows
+from governance.store.engine import insert_each, rows
 from governance.store.epochs import EPOCH
 from governance.store.parameters import (
     ECHO_PARAMETERS,
@@ -21,6 +21,9 @@ from governance.store.parameters import (
     USE_GRANT,
     change_values,
 )
+
+_ENTRY = """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, flag, at_us)
+    VALUES (:account, :g_id, :e_attempt, :kind, :held, :posted, :flag, :e_at)"""
 
 
 def stepwise(connection: Connection, change: Change) -> bool:
@@ -49,7 +52,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
 
 
 def _held(connection: Connection, change: Change, values: Mapping[str, Any]) -> bool:
-    """All holds in two statements, however many accounts; False when one of them does not fit."""
+    """All holds together, however many accounts; False when one of them does not fit."""
     if not change.holds:
         return True
     assert not any(hold.stripes > 1 for hold in change.holds), "one writer needs no stripes"
@@ -65,23 +68,18 @@ def _held(connection: Connection, change: Change, values: Mapping[str, Any]) -> 
     )
     if len(fitting) != len(change.holds):
         return False
-    rows(
-        connection,
-        """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
-            SELECT json_extract(value, '$[0]'), :g_id, :e_attempt, :kind, json_extract(value, '$[1]'), 0, :e_at
-            FROM json_each(:holds)""",
-        {**wanted, "kind": change.hold_kind, **_who(values)},
+    entry = {**_who(values), "kind": change.hold_kind, "posted": 0, "flag": None}
+    insert_each(
+        connection, _ENTRY, [{**entry, "account": hold.account_id, "held": hold.amount} for hold in change.holds]
     )
     return True
 
 
 def _closed(connection: Connection, change: Change, values: Mapping[str, Any]) -> None:
-    """All closings in two statements."""
+    """All closings together."""
     if not change.closings:
         return
-    closing = {
-        "closings": json.dumps([[c.account_id, c.held_delta, c.posted_delta, c.kind, c.flag] for c in change.closings])
-    }
+    closing = {"closings": json.dumps([[c.account_id, c.held_delta, c.posted_delta] for c in change.closings])}
     rows(
         connection,
         """UPDATE accounts SET held = accounts.held + c.held, posted = accounts.posted + c.posted
@@ -90,13 +88,20 @@ def _closed(connection: Connection, change: Change, values: Mapping[str, Any]) -
             WHERE accounts.id = c.id""",
         closing,
     )
-    rows(
+    insert_each(
         connection,
-        """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, flag, at_us)
-            SELECT json_extract(value, '$[0]'), :g_id, :e_attempt, json_extract(value, '$[3]'),
-                json_extract(value, '$[1]'), json_extract(value, '$[2]'), json_extract(value, '$[4]'), :e_at
-            FROM json_each(:closings)""",
-        {**closing, **_who(values)},
+        _ENTRY,
+        [
+            {
+                **_who(values),
+                "account": closing.account_id,
+                "kind": closing.kind,
+                "held": closing.held_delta,
+                "posted": closing.posted_delta,
+                "flag": closing.flag,
+            }
+            for closing in change.closings
+        ],
     )
 
 

@@ -1,14 +1,10 @@
 """Budgets by identity and period: held on all that match or on none, and what becomes of what finds no room."""
 
-import json
-import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
-from governance.core.alerts import Thresholds
 from governance.core.budgets import Payer
 from governance.core.instants import SECOND_US, iso
 from governance.core.ledger import Usage
@@ -16,25 +12,11 @@ from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.core.switches import Scope
 from governance.errors import CommandConflict, InvalidOption, NotAllowed, NotFound
-from governance.operations import audit, budgets, decide, heartbeat, recover, relay, retention, switches
-from governance.operations.alerts import list_alerts, watch
+from governance.operations import audit, budgets, decide, relay, switches
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Parked
-from governance.operations.reconcile import reconcile
-from governance.operations.top_up import NoRoom, ToppedUp, top_up
-from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
 from tests.support import books
-from tests.support.governed import ANN, BOB, LEASE, POLICY, Desk, ManualClock, make_governance
-
-DAY_S = 24 * 3600
-BUDGETS = """
-budgets:
-  - {id: each-user, identity: {user: "*"}, period: daily, max_cost_usd: "0.01", max_tokens: 1000}
-  - {id: org-week, identity: {org: acme}, period: weekly, timezone: Europe/Berlin, max_cost_usd: "0.03"}
-  - {id: waits, identity: {team: patient}, period: daily, max_tokens: 100, on_exhausted: defer}
-  - {id: asks, identity: {team: asking}, period: monthly, max_tokens: 100, on_exhausted: park}
-  - {id: stops, identity: {team: strict}, period: unlimited, max_tokens: 100, on_exhausted: stop}
-  - {id: models, identity: {org: "*", agent: a1}, period: unlimited, allowed_models: ["gpt-*"]}
-"""
+from tests.support.charged import BUDGETS, DAY_S, accounts, ask, clock, told
+from tests.support.governed import ANN, BOB, POLICY, Desk, make_governance
 
 
 @pytest.fixture
@@ -42,28 +24,6 @@ def desk(database_url: str) -> Iterator[Desk]:
     gov = make_governance(database_url, policy=POLICY + BUDGETS)
     yield Desk(gov)
     gov.store.close()
-
-
-def ask(desk: Desk, **changes: Any) -> Any:
-    return desk.arrive(desk.submit(**{"cost_micros": 0, "tokens": 0, **changes}))
-
-
-def clock(desk: Desk) -> ManualClock:
-    assert isinstance(desk.gov.clock, ManualClock)
-    return desk.gov.clock
-
-
-def accounts(desk: Desk) -> dict[str, tuple[int, int, int]]:
-    """(limit, posted, held) by the account's scope_id and unit."""
-    found = desk.gov.store.read(
-        "SELECT scope_id, unit, limit_amount, posted, held FROM accounts WHERE scope = 'budget' ORDER BY id", {}
-    )
-    return {f"{row[0]} {row[1]}": (row[2], row[3], row[4]) for row in found}
-
-
-def told(desk: Desk, kind: str) -> list[dict[str, Any]]:
-    found = desk.gov.store.read("SELECT payload FROM events WHERE kind = :kind ORDER BY id", {"kind": kind})
-    return [json.loads(row[0]) for row in found]
 
 
 def test_an_action_is_charged_to_every_budget_it_matches(desk: Desk) -> None:
@@ -153,6 +113,11 @@ def test_deferred_waits_for_the_next_window_or_for_a_raise(desk: Desk) -> None:
     assert accounts(desk)["waits:daily:team=patient tokens"] == (110, 0, 90)
     assert isinstance(desk.arrive(made), Admitted)
     assert isinstance(ask(desk, team="patient", tokens=1), Deferred)
+    # Whoever raised it may have died before what waited was let go: a repeat does that, too.
+    again = budgets.raise_budget(
+        desk.gov, "waits", until_us=until_us, reason="a busy day", by=ANN, tokens=10, command_id="raise-1"
+    )
+    assert (again.repeated, len(again.released)) == (True, 1)
     (raised,) = budgets.find_budget(desk.gov, "waits").raises
     assert (raised.tokens, raised.until_us, raised.reason) == (10, until_us, "a busy day")
     # The raise ends by the first admission after it, and never takes a limit below what it was.
@@ -162,7 +127,7 @@ def test_deferred_waits_for_the_next_window_or_for_a_raise(desk: Desk) -> None:
     assert budgets.find_budget(desk.gov, "waits").raises == ()
     assert [said["raise_id"] for said in told(desk, "budget.raise_ended")] == [changed.raise_id]
     clock(desk).at_us = waits.until_us
-    assert len(relay.release_due(desk.gov, "relay", 100)) == 2
+    assert len(relay.release_due(desk.gov, "relay", 100)) == 1
     assert audit.verify(desk.gov).problems == ()
 
 
@@ -253,6 +218,7 @@ def test_a_budget_that_is_set_counts_at_once_and_before_the_policys(desk: Desk) 
 def test_what_is_not_a_budget_or_a_raise_is_refused(desk: Desk) -> None:
     until_us = desk.gov.clock.now_us() + 1
     wrong: list[dict[str, Any]] = [{"until_us": until_us - 1}, {"reason": " "}, {"tokens": 0}, {"cost_micros": 1}]
+    wrong += [{"who": "patient"}, {"who": "org=patient"}, {"who": "team=patient,org=x"}]
     for changes in wrong:
         with pytest.raises(InvalidOption):
             budgets.raise_budget(
@@ -278,112 +244,3 @@ def test_what_the_message_says_decides_nothing(desk: Desk) -> None:
         assert isinstance(desk.arrive(made, payer=payer), Admitted)
     assert accounts(desk)["org-week:weekly:org=acme cost_micros"] == (30_000, 0, 300)
     assert iso(desk.gov.clock.now_us()).startswith("2027-01-15")
-
-
-def test_an_attempt_that_vanishes_charges_its_whole_hold_to_every_budget(desk: Desk) -> None:
-    heartbeat.register(desk.gov, LEASE.worker_id, 1)
-    run = ask(desk, user="ann", org="acme", cost_micros=4000, tokens=10)
-    assert isinstance(top_up(desk.gov, run.ref, run.holds, 1000, 20), ToppedUp)
-    short = top_up(desk.gov, run.ref, run.holds, 9000, 0)
-    assert isinstance(short, NoRoom)
-    assert short.account.id.startswith("budget:each-user:daily:user=ann:")
-    recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
-    assert {name: (posted, held) for name, (_, posted, held) in accounts(desk).items()} == {
-        "each-user:daily:user=ann cost_micros": (5000, 0),
-        "each-user:daily:user=ann tokens": (30, 0),
-        "org-week:weekly:org=acme cost_micros": (5000, 0),
-    }
-    flags = desk.gov.store.read("SELECT flag FROM entries WHERE kind = 'expire' AND account_id LIKE 'budget:%'", {})
-    assert [row[0] for row in flags] == ["unreported"] * 3
-    assert reconcile(desk.gov).findings == ()
-
-
-def test_thresholds_are_told_once_for_each_account_and_percent(desk: Desk) -> None:
-    thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
-    for cost in (3000, 3000):
-        assert isinstance(ask(desk, user="ann", cost_micros=cost), Admitted)
-    (first,) = watch(desk.gov, thresholds).raised
-    assert first.endswith(":cost_micros:50")
-    assert watch(desk.gov, thresholds).raised == ()
-    assert isinstance(ask(desk, user="ann", cost_micros=2000), Admitted)
-    assert len(watch(desk.gov, thresholds).raised) == 1
-    assert [(said["percent"], said["budget"], said["who"]) for said in told(desk, "budget.threshold")] == [
-        (50, "each-user", "user=ann"),
-        (80, "each-user", "user=ann"),
-    ]
-    assert [line.kind for line in list_alerts(desk.gov, standing_only=False, limit=9)] == ["budget.burn"] * 2
-
-
-def test_reconcile_finds_what_does_not_agree(desk: Desk) -> None:
-    run = ask(desk, user="ann", org="acme", cost_micros=4000, tokens=10)
-    until_us = clock(desk).now_us() + SECOND_US
-    budgets.raise_budget(desk.gov, "org-week", until_us=until_us, reason="x", by=ANN, cost_micros=5)
-    budgets.set_budget(
-        desk.gov, "set", {"identity": {"user": "ann"}, "period": "daily", "max_tokens": 5}, by=ANN, reason="x"
-    )
-    assert isinstance(ask(desk, user="ann"), Admitted)
-    assert reconcile(desk.gov).findings == ()
-    for statement in (
-        "UPDATE accounts SET posted = posted + 1 WHERE scope_id = 'each-user:daily:user=ann' AND unit = 'tokens'",
-        "UPDATE accounts SET raised = 0 WHERE scope_id = 'org-week:weekly:org=acme'",
-        "UPDATE accounts SET limit_amount = 9 WHERE scope_id = 'set:daily:user=ann'",
-        f"UPDATE actions SET state = 'failed', lease_worker = NULL WHERE id = '{run.ref.id}'",
-    ):
-        desk.gov.store.run(statement, {})
-    found = "\n".join(reconcile(desk.gov).findings)
-    for words in (
-        "its entries sum to 10 and 0",
-        "raises that last add up to 5",
-        "limit 9, it was set to 5",
-        "does not run",
-    ):
-        assert words in found
-    assert not reconcile(desk.gov).ok
-
-
-def test_usage_outside_of_actions_is_checked_and_recorded_once(desk: Desk) -> None:
-    tracker = TokenBudgetTracker(desk.gov)
-    who: dict[str, Any] = {"user": "ann", "org": "acme"}
-    assert tracker.check_budget(**who, cost_micros=10_000) == HasRoom(("each-user", "org-week"))
-    short = tracker.check_budget(**who, cost_micros=10_001)
-    assert isinstance(short, HasNoRoom)
-    assert short.rule == "budget:each-user"
-    assert "needs 10001" in short.reason
-    first = tracker.record_usage(**who, cost_micros=4000, tokens=7, command_id="c1")
-    assert first == UsageRecorded(("each-user", "org-week"), ())
-    assert tracker.record_usage(**who, cost_micros=4000, tokens=7, command_id="c1").repeated
-    with pytest.raises(CommandConflict):
-        tracker.record_usage(**who, cost_micros=4001, tokens=7, command_id="c1")
-    # More than was left: it was used, so it counts, and the answer says so.
-    assert tracker.record_usage(**who, cost_micros=9000).exhausted == ("each-user",)
-    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 13_000, 0)
-    assert accounts(desk)["org-week:weekly:org=acme cost_micros"] == (30_000, 13_000, 0)
-    assert ask(desk, user="ann", cost_micros=1).rule == "budget:each-user"
-    assert [said["outcome"] for said in told(desk, "budget.exhausted")] == ["recorded", "denied"]
-    with pytest.raises(InvalidOption):
-        tracker.record_usage(**who, tokens=-1)
-    assert tracker.check_budget(user=None) == HasRoom(())
-    assert reconcile(desk.gov).findings == ()
-    assert audit.verify(desk.gov).problems == ()
-
-
-def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
-    for _ in range(3):
-        desk.finish(ask(desk, user="ann", tokens=5), usage=Usage(0, 5))
-    running = ask(desk, user="bob", tokens=5)
-    clock(desk).pass_s(40 * DAY_S)
-    desk.finish(ask(desk, user="ann", tokens=5), usage=Usage(0, 5))
-    with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
-        desk.gov.store.run("DELETE FROM entries WHERE account_id LIKE 'budget:%'", {})
-    pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
-    assert pruned.accounts == 2, "bob's still holds"
-    left = desk.gov.store.read(
-        "SELECT count(*) FROM entries WHERE account_id LIKE 'budget:each-user:daily:user=ann:2027-01-15%'", {}
-    )
-    assert left[0][0] == 0
-    posted = desk.gov.store.read("SELECT posted FROM accounts WHERE unit = 'tokens' AND pruned_us IS NOT NULL", {})
-    assert [row[0] for row in posted] == [15]
-    assert len(told(desk, "budget.summed_up")) == 2
-    desk.finish(running)
-    assert audit.verify(desk.gov).problems == ()
-    assert reconcile(desk.gov).findings == ()
