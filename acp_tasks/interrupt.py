@@ -18,6 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 
 from acp_tasks import bootstrap
 from acp_tasks.run import Halt, Run, find_run
+from governance.errors import AttemptFenced
 
 SIGNAL: Final = signal.SIGUSR2
 # A body that asked `should_stop()` this recently is left to ask again, until it is nudged for the second time.
@@ -36,6 +37,17 @@ class Nudge:
     attempt: int
     halt: Halt
     final: bool
+
+
+def heed(run: Run) -> None:
+    """Ends the body here if it is to stop: ActionStopped when a kill switch covers it, AttemptFenced when it lost its
+    action.
+    """
+    if not run.should_stop():
+        return
+    if run.halt is None:
+        raise AttemptFenced(run.action_id, run.attempt)
+    raise ActionStopped(f"{run.halt.rule}: {run.halt.reason}")
 
 
 def listen() -> None:

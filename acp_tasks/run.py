@@ -5,14 +5,23 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from governance.core.money import COST_MICROS_MAX, TOKENS_MAX, cost_micros, token_count, usd
-from governance.errors import InvalidAmount, NoCurrentRun, StoreUnavailable
+from governance.core.policy import Policy
+from governance.errors import InvalidAmount, ModelCallFailed, NoCurrentRun, StoreUnavailable
+from governance.middleware.allowance import Allowance
 from governance.middleware.call import Call
 from governance.operations import checkpoints
+from governance.operations.answers import Admitted
 from governance.operations.checkpoints import SavedPoint
+from governance.operations.context import Governance
+from governance.operations.model_calls import session_policy
 from governance.operations.running import emit, standing
+
+if TYPE_CHECKING:
+    from acp_tasks.agents.model_client import GovernedModel
 
 # A check costs a round trip; a loop may ask as often as it likes.
 _CHECK_EVERY_S = 0.1
@@ -73,6 +82,38 @@ class Run:
     @property
     def session_id(self) -> str:
         return self._running.ref.session_id
+
+    @property
+    def governance(self) -> Governance:
+        return self._call.gov
+
+    @property
+    def admitted(self) -> Admitted:
+        """The admission of this attempt."""
+        return self._running
+
+    @cached_property
+    def allowance(self) -> Allowance:
+        """What it may still use."""
+        return Allowance(self._call)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The version that its session was opened with."""
+        return session_policy(self._call.gov, self.session_id)
+
+    def model(self, name: str) -> "GovernedModel":
+        """A client for the model `name` at ACP_MODEL_URL, each of whose calls is governed and charged to this run.
+
+        Raises ModelCallFailed when the client library is not there: pip install 'acp-tasks[models]'.
+        """
+        try:
+            from acp_tasks.agents.model_client import GovernedModel
+        except ModuleNotFoundError as problem:
+            if problem.name != "openai":
+                raise
+            raise ModelCallFailed(name, "openai is not installed: pip install 'acp-tasks[models]'") from problem
+        return GovernedModel(self, name)
 
     def spend(self, *, cost_usd: object = None, tokens: object = None) -> None:
         """Reports usage on top of what was reported before; it is posted when the action ends.

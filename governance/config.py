@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     alert_recoveries_min: int = Field(default=5, ge=0, description="recoveries in the hour, at least; 0: never")
     alert_beat_s: float = Field(default=120.0, ge=0, description="silence of beat; 0: never")
     alert_scan_s: float = Field(default=300.0, ge=0, description="since a scan came to its end; 0: never")
+    model_url: str = Field(default="", description="the OpenAI-compatible endpoint of run.model(); empty: none")
+    model_key_file: Path | None = Field(default=None, description="the file that holds the key for it; empty: no key")
+    model_timeout_s: float = Field(default=120.0, gt=0, description="silence of it after which a call failed")
     horizon: str = Field(default="", description="the horizon whose agent loop this fleet runs; acp run sets it")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
@@ -92,6 +95,22 @@ class Settings(BaseSettings):
         scheme = urlsplit(value).scheme
         if scheme not in _BROKERS:
             raise ValueError(f"expected {', '.join(f'{known}://' for known in _BROKERS)}")
+        return value
+
+    @field_validator("model_url")
+    @classmethod
+    def _model_url(cls, value: str) -> str:
+        if not value:
+            return value
+        try:
+            parsed = urlsplit(value)
+            usable = parsed.scheme in ("http", "https") and bool(parsed.hostname) and parsed.port != 0
+        except ValueError:
+            usable = False
+        if not usable or re.search(r"[^!-~]|#", value):
+            raise ValueError("expected http://HOST/v1 or https://HOST/v1, percent-encoded")
+        if "@" in parsed.netloc:
+            raise ValueError("expected no user or password in it: the key is in ACP_MODEL_KEY_FILE")
         return value
 
     @field_validator("soft_time_limit_s")

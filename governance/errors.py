@@ -22,6 +22,8 @@
     ├── AttemptFenced             this attempt no longer owns its action
     ├── NoCurrentRun
     ├── ActionFailed              the recorded failure of an earlier delivery, told again
+    ├── ModelCallRefused          governance said no to a call of a model inside an action
+    ├── ModelCallFailed           its endpoint did, or could not be reached
     ├── BrokerUnavailable
     └── StoreUnavailable          nothing runs until it is back
         ├── SchemaMismatch
@@ -203,6 +205,23 @@ class ActionFailed(GovernanceError):
     """action {action_id} failed earlier with {error_type}: {error}"""
 
     fields = ("action_id", "error_type", "error")
+
+
+class ModelCallRefused(GovernanceError):
+    """the call of model {model} was refused by {rule}: {reason}"""
+
+    fields = ("model", "rule", "reason")
+    model: str
+    rule: str
+    reason: str
+
+
+class ModelCallFailed(GovernanceError):
+    """the call of model {model} failed: {problem}"""
+
+    fields = ("model", "problem")
+    model: str
+    problem: str
 
 
 class BrokerUnavailable(GovernanceError):

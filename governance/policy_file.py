@@ -27,18 +27,22 @@ from pydantic import ValidationError
 
 from governance.core.budgets import TokenBudgetConfig
 from governance.core.digest import sha256
+from governance.core.models import NO_MODELS, Access, ModelPolicy, Override, Tier, Whom
 from governance.core.plans import Limits, StreamPlan
 from governance.core.policy import Effect, Match, Policy, Rule
+from governance.core.prices import UnitPrices
 from governance.core.windows import WindowPlan
 from governance.errors import InvalidOption, PolicyInvalid
 from governance.policy_model import (
     ApprovalModel,
     BudgetModel,
     MatchModel,
+    ModelsModel,
     PolicyModel,
     RuleModel,
     SteerModel,
     StreamModel,
+    WhomModel,
 )
 from governance.policy_problems import first_problem, policy_problems
 from governance.yaml_document import Problem, read_document
@@ -79,12 +83,14 @@ def read_policy(path: Path | str) -> str:
 def parse_policy(text: str, path: str = "<policy>") -> Policy:
     """The policy in `text`, which messages call `path`. Raises PolicyInvalid with every problem."""
     model = _parse(text, path)
+    policy_hash = sha256(_canonical(model))
     return Policy(
-        hash=sha256(_canonical(model)),
+        hash=policy_hash,
         version=model.version,
         streams=MappingProxyType({name: _plan(stream) for name, stream in model.streams.items()}),
         rules=tuple(_rule(rule) for rule in model.rules),
         budgets=tuple(budget.as_budget() for budget in model.budgets),
+        models=NO_MODELS if model.models is None else _models(model.models, policy_hash),
     )
 
 
@@ -169,3 +175,31 @@ def _match(match: MatchModel) -> Match:
         org=match.org,
         model=match.model,
     )
+
+
+def _models(models: ModelsModel, policy_hash: str) -> ModelPolicy:
+    tiers = {Tier(name): patterns for name, patterns in models.tiers if patterns is not None}
+    return ModelPolicy(
+        tiers=MappingProxyType(tiers),
+        access=tuple(Access(entry.tier, _whom(entry.match)) for entry in models.access),
+        overrides=tuple(
+            Override(one.id, _whom(one.match), one.model, one.effect, one.reason, one.until) for one in models.overrides
+        ),
+        unknown=None if models.unknown == "refuse" else Tier(models.unknown),
+        prices=MappingProxyType(
+            {
+                pattern: UnitPrices(
+                    input=given.input,
+                    cached=given.input if given.cached is None else given.cached,
+                    output=given.output,
+                    table=f"policy {policy_hash[:12]}",
+                )
+                for pattern, given in models.prices.items()
+            }
+        ),
+    )
+
+
+def _whom(match: WhomModel) -> Whom:
+    risk = None if match.risk is None else frozenset(match.risk)
+    return Whom(user=match.user, team=match.team, org=match.org, agent=match.agent, risk=risk)

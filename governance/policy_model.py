@@ -5,6 +5,7 @@ way to say them.
 """
 
 import re
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -24,8 +25,9 @@ from pydantic import (
 from governance.cel import CelCondition, compile_condition
 from governance.core.approvals import Chain, Level
 from governance.core.budgets import Part, TokenBudgetConfig
-from governance.core.instants import SECOND_US
+from governance.core.instants import SECOND_US, iso
 from governance.core.ledger import STRIPES_MAX, Unit
+from governance.core.models import OverrideEffect, Tier
 from governance.core.money import MICROS_PER_USD, cost_micros, token_count
 from governance.core.plans import OnExhausted
 from governance.core.policy import ConditionError, Risk
@@ -35,6 +37,7 @@ from governance.errors import InvalidAmount, InvalidOption
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 _ROLE: Final = re.compile(r"[a-z0-9][a-z0-9_.-]{0,49}")
 _TIMEOUT_MAX_US: Final = 366 * DAY_US
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def _version(value: object) -> object:
@@ -152,6 +155,17 @@ def _condition(value: object) -> CelCondition:
         raise ValueError(error.problem) from None
 
 
+def _instant(value: object) -> int:
+    """An ISO 8601 instant with its zone, in microseconds."""
+    try:
+        instant = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        instant = None
+    if instant is None or instant.tzinfo is None:
+        raise ValueError("expected an instant with its zone such as 2030-01-31T18:00:00Z")
+    return (instant - _EPOCH) // timedelta(microseconds=1)
+
+
 def _some(value: object) -> object:
     """One or a list. An empty list would match nothing, which nobody means."""
     if value == []:
@@ -174,6 +188,7 @@ Usd: TypeAlias = Annotated[
     BeforeValidator(_micros),
     PlainSerializer(lambda micros: f"{micros // MICROS_PER_USD}.{micros % MICROS_PER_USD:06d}"),
 ]
+Instant: TypeAlias = Annotated[int, BeforeValidator(_instant), PlainSerializer(iso)]
 When: TypeAlias = Annotated[
     InstanceOf[CelCondition], BeforeValidator(_condition), PlainSerializer(lambda condition: condition.source)
 ]
@@ -325,11 +340,60 @@ class BudgetModel(Model):
 RuleModel: TypeAlias = AllowModel | SteerModel | ApprovalModel | DenyModel
 
 
+class WhomModel(Model):
+    user: Patterns = None
+    team: Patterns = None
+    org: Patterns = None
+    agent: Patterns = None
+    risk: Annotated[tuple[Risk, ...] | None, BeforeValidator(_some)] = None
+
+
+class TiersModel(Model):
+    standard: Patterns = None
+    premium: Patterns = None
+    restricted: Patterns = None
+
+
+class AccessModel(Model):
+    """`match` is required: a tier that is open to everybody says so with `match: {}`."""
+
+    tier: Tier
+    match: WhomModel
+
+
+class OverrideModel(Model):
+    """An exception says why, and until when."""
+
+    id: Name
+    match: WhomModel
+    model: Pattern
+    effect: OverrideEffect
+    reason: Text
+    until: Instant
+
+
+class PricesModel(Model):
+    """USD per million tokens; cached input that has no price of its own costs what other input does."""
+
+    input: Usd
+    cached: Usd | None = None
+    output: Usd
+
+
+class ModelsModel(Model):
+    tiers: TiersModel = TiersModel()
+    access: tuple[AccessModel, ...] = ()
+    overrides: tuple[OverrideModel, ...] = ()
+    unknown: Literal["refuse", Tier.STANDARD, Tier.PREMIUM, Tier.RESTRICTED] = "refuse"
+    prices: dict[Pattern, PricesModel] = Field(default_factory=dict)
+
+
 class PolicyModel(Model):
     version: Annotated[int, BeforeValidator(_version)]
     streams: dict[Name, StreamModel]
     rules: tuple[Annotated[RuleModel, Field(discriminator="effect")], ...]
     budgets: tuple[BudgetModel, ...] = ()
+    models: ModelsModel | None = None
 
 
 class AnyRule(BaseRule):

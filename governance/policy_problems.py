@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 from governance.core.policy import DEFAULT_STREAM, NO_RULE, Effect
 from governance.policy_model import (
+    AccessModel,
     AllowModel,
     AnyRule,
     ApprovalModel,
@@ -17,9 +18,14 @@ from governance.policy_model import (
     IdentityModel,
     LimitsModel,
     MatchModel,
+    ModelsModel,
+    OverrideModel,
     PolicyModel,
+    PricesModel,
     SteerModel,
     StreamModel,
+    TiersModel,
+    WhomModel,
 )
 from governance.yaml_document import Document, Path, Problem
 
@@ -55,6 +61,7 @@ _WHY: Final[Mapping[str, str]] = {
     "guidance": ", a rule that steers says what to do instead",
     "identity": ", a budget says whose it is, such as {org: acme}",
     "limits": ", a stream without limits says so with {}",
+    "until": ", an override ends",
 }
 
 
@@ -174,6 +181,18 @@ def _model(place: Path) -> type[BaseModel]:
             return MatchModel
         case ("rules", _, _, "approval"):
             return ApprovalTermsModel
+        case ("models",):
+            return ModelsModel
+        case ("models", "tiers"):
+            return TiersModel
+        case ("models", "access", _):
+            return AccessModel
+        case ("models", "overrides", _):
+            return OverrideModel
+        case ("models", "access" | "overrides", _, "match"):
+            return WhomModel
+        case ("models", "prices", _):
+            return PricesModel
         case _:
             return PolicyModel
 

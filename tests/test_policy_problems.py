@@ -298,3 +298,34 @@ def test_an_alias_is_refused_where_it_stands_even_one_of_itself() -> None:
 def test_a_duplicate_key_at_the_top_does_not_hide_the_rest() -> None:
     found = problems_of(with_rules("- {id: r, match: {}, effect: no}") + "rules: []\n")
     assert [problem.partition(":")[0] for problem in found] == ["line 5, rules[0].effect", "line 6, rules"]
+
+
+MODEL_PROBLEMS = [
+    ("{tiers: {cheap: [a]}}", "models.tiers.cheap: unknown key, expected one of standard, premium, restricted"),
+    ("{tiers: {standard: []}}", "models.tiers.standard: expected at least one, got a list"),
+    ("{access: [{tier: standard}]}", "models.access[0].match: this key is missing"),
+    ("{access: [{tier: cheap, match: {}}]}", "models.access[0].tier: expected one of"),
+    (
+        "{access: [{tier: standard, match: {model: m}}]}",
+        "models.access[0].match.model: unknown key, expected one of user",
+    ),
+    ("{unknown: maybe}", "models.unknown: "),
+    (
+        "{overrides: [{id: a, match: {}, model: m, effect: allow, reason: r}]}",
+        "models.overrides[0].until: this key is missing, an override ends",
+    ),
+    (
+        "{overrides: [{id: a, match: {}, model: m, effect: allow, reason: r, until: 2030-01-01}]}",
+        "models.overrides[0].until: expected an instant with its zone such as 2030-01-31T18:00:00Z, got '2030-01-01'",
+    ),
+    ("{overrides: [{id: a, match: {}, model: m, effect: allow, until: x}]}", "models.overrides[0].reason: this key"),
+    ('{prices: {"m": {input: "1"}}}', "models.prices.m.output: this key is missing"),
+    ('{prices: {"m": {input: "1", output: -1}}}', "models.prices.m.output: expected 0 or more USD, got -1"),
+    ("{colour: red}", "models.colour: unknown key, expected one of tiers, access, overrides, unknown, prices"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MODEL_PROBLEMS)
+def test_what_is_wrong_with_models_is_said_with_its_line(text: str, expected: str) -> None:
+    problems = problems_of(with_rules("[]").replace("rules:\n  []\n", f"rules: []\nmodels: {text}\n"))
+    assert any(problem.startswith("line 5, ") and expected in problem for problem in problems), problems

@@ -10,7 +10,10 @@ import click
 from acp_tasks import bootstrap
 from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
+from acp_tasks.cli.models import access_document, access_of
+from governance.core.budgets import Payer
 from governance.core.instants import SECOND_US
+from governance.core.models import ModelAccess, ModelRefused
 from governance.core.money import cost_micros, token_count
 from governance.core.policy import (
     DEFAULT_STREAM,
@@ -124,6 +127,7 @@ def show() -> None:
 @click.option("--user", metavar="U", help="Who pays.")
 @click.option("--team", metavar="T")
 @click.option("--org", metavar="O")
+@click.option("--model", metavar="M", help="The model it declares: whether it may use it is asked, too.")
 @click.option("--arg", "arguments", multiple=True, metavar="K=V", help="An argument, JSON or plain text; repeatable.")
 @output.json_option
 def explain_(
@@ -137,6 +141,7 @@ def explain_(
     user: str | None,
     team: str | None,
     org: str | None,
+    model: str | None,
     arguments: tuple[str, ...],
 ) -> None:
     """What would become of an action, and which rule decides; exit code 3 when it would be refused."""
@@ -152,14 +157,16 @@ def explain_(
         cost_micros=cost_micros(cost_usd, "--cost-usd"),
         tokens=token_count(tokens, "--tokens"),
         arguments=dict(map(_argument, arguments)),
+        model=model,
     )
     gov = bootstrap.governance()
     explanation = explain(gov.policy, facts)
+    access = None if model is None else access_of(gov, model, Payer(user, team, org, agent, stream), facts.risk)
     if output.wants_json():
-        output.write_json(_document(explanation, gov.policy.hash))
+        output.write_json(_document(explanation, gov.policy.hash, access))
     else:
-        _write(explanation)
-    refused = isinstance(explanation.verdict, (Deny, Steer))
+        _write(explanation, access)
+    refused = isinstance(explanation.verdict, (Deny, Steer)) or isinstance(access, ModelRefused)
     click.get_current_context().exit(Exit.DENIED if refused else Exit.OK)
 
 
@@ -173,8 +180,11 @@ def _argument(given: str) -> tuple[str, Any]:
         return key, value
 
 
-def _write(explanation: Explanation) -> None:
+def _write(explanation: Explanation, access: ModelAccess | None) -> None:
     output.write_fields(_verdict(explanation.verdict))
+    if access is not None:
+        click.echo()
+        output.write_fields(access_document(access))
     click.echo()
     output.write_table(
         ("", "RULE", "EFFECT", "OUTCOME", "CONDITION"),
@@ -186,9 +196,10 @@ def _write(explanation: Explanation) -> None:
     )
 
 
-def _document(explanation: Explanation, policy_hash: str) -> dict[str, object]:
+def _document(explanation: Explanation, policy_hash: str, access: ModelAccess | None) -> dict[str, object]:
     return {
         **_verdict(explanation.verdict),
+        **({} if access is None else {"model": access_document(access)}),
         "policy": policy_hash,
         "rules": [
             {

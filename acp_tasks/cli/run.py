@@ -53,6 +53,7 @@ _SIGNALLED = 128
 @click.option("--strict", is_flag=True, help="Stop at a bad line instead of skipping it.")
 @click.option("--db", "database", metavar="sqlite|postgres|URL", help="The store; else as the horizon has it.")
 @click.option("--broker", metavar="URL", help="Use this broker instead of starting one.")
+@click.option("--model-url", metavar="URL", help="Use this OpenAI-compatible endpoint instead of starting one.")
 @click.option("--workers", type=click.IntRange(1, 32), help="Worker processes; else as the horizon has it.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Children of a worker.")
 @click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Default: ACP_STATE_DIR, else .acp.")
@@ -80,6 +81,7 @@ def run(
     strict: bool,
     database: str | None,
     broker: str | None,
+    model_url: str | None,
     workers: int | None,
     concurrency: int,
     state_dir: Path | None,
@@ -88,9 +90,9 @@ def run(
 ) -> None:
     """Run a whole governed fleet on this machine, once.
 
-    Starts a broker, a database, workers, beat and Flower, enqueues every case as a governed action, waits until each
-    has ended or waits for a person, prints a scorecard and verifies the audit trail. Ctrl-C ends what it started.
-    Running it again with the same cases and state directory repeats no effect.
+    Starts a broker, a database, a scripted model, workers, beat and Flower, enqueues every case as a governed action,
+    waits until each has ended or waits for a person, prints a scorecard and verifies the audit trail. Ctrl-C ends what
+    it started. Running it again with the same cases and state directory repeats no effect.
 
     With --compress, or a longer horizon, the desk's agent takes the cases in cycles instead: windows turn, checkpoints
     are taken, requests time out, drills are run, and the end report says so. --compress 3600 rehearses a month in
@@ -105,6 +107,7 @@ def run(
         policy=_policy(policy),
         database=database or chosen.database,
         broker_url=broker,
+        model_url=model_url,
         workers=workers or chosen.workers,
         concurrency=concurrency,
     )

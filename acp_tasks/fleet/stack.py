@@ -1,4 +1,4 @@
-"""A whole governed fleet on this machine: broker, database, workers, beat and Flower, as real processes.
+"""A whole governed fleet on this machine: broker, database, model, workers, beat and Flower, as real processes.
 
 The servers come first and are waited for. The rest starts at once and is looked after while work is already queued: a
 queue needs no worker to be filled.
@@ -20,6 +20,7 @@ from kombu import Connection
 
 from acp_tasks.control_queue import CONTROL
 from acp_tasks.fleet.broker import BrokerServer, free_port
+from acp_tasks.fleet.model import ModelServer
 from acp_tasks.fleet.postgres import PostgresServer
 from acp_tasks.fleet.process import Process, ProcessFailed, Stack
 from acp_tasks.fleet.state_folder import write_environment
@@ -40,7 +41,8 @@ _PRIVATE_BROKERS: Final = ("memory",)
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be started. `database` is sqlite, postgres or a URL; `broker_url` is None for one of our own.
+    """What is to be started. `database` is sqlite, postgres or a URL; `broker_url` is None for one of our own, and
+    `model_url` for the scripted model.
 
     `app` is what `celery -A` takes, `settings` is further environment.
     """
@@ -49,6 +51,7 @@ class Plan:
     policy: Path | None = None
     database: str = "sqlite"
     broker_url: str | None = None
+    model_url: str | None = None
     workers: int = 2
     concurrency: int = 2
     app: str = "acp_tasks"
@@ -84,7 +87,7 @@ class Fleet:
         return self.plan.state_dir / "env"
 
     def start_servers(self) -> None:
-        """Broker and database, migrated; afterwards `environment` leads to them, for us and for every child.
+        """Broker, model and database, migrated; afterwards `environment` leads to them, for us and for every child.
 
         Raises BrokerUnavailable, StoreUnavailable, SettingsInvalid, InvalidOption, StateDirUnusable.
         """
@@ -92,6 +95,7 @@ class Fleet:
             "ACP_BROKER_URL": self._broker(),
             "ACP_DATABASE_URL": self._database(),
             "ACP_STATE_DIR": str(self.plan.state_dir),
+            "ACP_MODEL_URL": self._model(),
             **self.plan.settings,
         }
         if self.plan.policy is not None:
@@ -159,6 +163,12 @@ class Fleet:
         except Exception as problem:
             raise BrokerUnavailable(_without_password(url), str(problem)) from problem
         return url
+
+    def _model(self) -> str:
+        if self.plan.model_url is not None:
+            return self.plan.model_url
+        server = self.stack.add(ModelServer(self.logs / "model.log"))
+        return server.start().url
 
     def _database(self) -> str:
         match self.plan.database:

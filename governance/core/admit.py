@@ -14,6 +14,7 @@ from governance.core.changes import ActionRef
 from governance.core.grants import UseGrant
 from governance.core.instants import iso
 from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
+from governance.core.models import ModelAccess, ModelAllowed, ModelRefused, Override
 from governance.core.plans import OnExhausted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict
 from governance.core.sessions import Session
@@ -36,6 +37,7 @@ class Snapshot:
     grant: UseGrant | None
     payer: Payer
     charges: Charges
+    access: ModelAccess | None
     accounts: tuple[Account, ...]
     amounts: dict[Unit, int]
     on_exhausted: OnExhausted
@@ -82,12 +84,16 @@ class Exhausted:
 
 @dataclass(frozen=True, slots=True)
 class Admit:
-    """May run, with these holds; `ticket` is consumed by this admission, `grant` counts it."""
+    """May run, with these holds; `ticket` is consumed by this admission, `grant` counts it.
+
+    `override`: the exception by which it may use its model.
+    """
 
     holds: tuple[Hold, ...]
     ticket: MoveTicket | None
     rule: str
     grant: UseGrant | None = None
+    override: Override | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,8 @@ class Refuse:
     guidance: str | None = None
     suggest: tuple[str, ...] = ()
     exhausted: Exhausted | None = None
+    #: Set when it is the model that it may not use; the trail says so beside the denial.
+    model: ModelRefused | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +208,12 @@ def ticket_stands(ticket: Ticket | None, verdict: Park, digest: str, policy_hash
     )
 
 
+def model_gate(snapshot: Snapshot) -> Refusal | None:
+    """The action declares a model that whom it is charged to may not use."""
+    access = snapshot.access
+    return Refuse(access.rule, access.reason, model=access) if isinstance(access, ModelRefused) else None
+
+
 def budgets_gate(snapshot: Snapshot) -> Refusal | None:
     """A budget that this action is charged to has no room for it."""
     account = exhausted(snapshot.accounts, snapshot.amounts)
@@ -224,7 +238,7 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             assert_never(on_exhausted)
 
 
-GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, budgets_gate)
+GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, model_gate, budgets_gate)
 
 
 def decide(snapshot: Snapshot) -> Decision:
@@ -238,6 +252,7 @@ def decide(snapshot: Snapshot) -> Decision:
         ticket=_to_consume(snapshot),
         rule=snapshot.verdict.rule,
         grant=snapshot.grant,
+        override=snapshot.access.override if isinstance(snapshot.access, ModelAllowed) else None,
     )
 
 

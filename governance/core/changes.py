@@ -39,7 +39,7 @@ class Change:
     epoch: int | None = None
     #: What the holds are written as: an attempt's first one, or more of it.
     hold_kind: EntryKind = EntryKind.HOLD
-    #: What another session's trail says of the same change.
+    #: What another session's trail says of the same change, or its own trail besides.
     echo: Event | None = None
 
     @property

@@ -83,10 +83,14 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a run says it used; None is "not reported", which is not 0."""
+    """What a run says it used; None is "not reported", which is not 0.
+
+    `unknown`: units of which it used more than it can say; they are posted as reported, at least the whole hold.
+    """
 
     cost_micros: int | None = None
     tokens: int | None = None
+    unknown: tuple[Unit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,12 +167,12 @@ def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account 
 def settle(holds: Sequence[Hold], usage: Usage) -> tuple[Closing, ...]:
     """The closing entries of a run that ended and reported `usage`."""
     used = {Unit.COST: usage.cost_micros, Unit.ACTIONS: 1, Unit.TOKENS: usage.tokens}
-    return tuple(_post(hold, used[hold.unit]) for hold in holds)
+    return tuple(_post(hold, used[hold.unit], known=hold.unit not in usage.unknown) for hold in holds)
 
 
-def _post(hold: Hold, used: int | None) -> Closing:
+def _post(hold: Hold, used: int | None, *, known: bool) -> Closing:
     flag = None
-    if used is None:
+    if used is None or (not known and used <= hold.amount):
         used = hold.amount
         flag = Flag.UNREPORTED if hold.amount else None
     elif used > hold.amount:

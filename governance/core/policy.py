@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, assert_never
 
 from governance.core.approvals import Chain
 from governance.core.budgets import TokenBudgetConfig
+from governance.core.models import NO_MODELS, ModelPolicy
 from governance.core.plans import StreamPlan
 from governance.core.rules import (
     MATCH_PARTS,
@@ -69,6 +70,7 @@ class Policy:
     streams: Mapping[str, StreamPlan]
     rules: tuple[Rule, ...]
     budgets: tuple[TokenBudgetConfig, ...] = ()
+    models: ModelPolicy = NO_MODELS
 
     def __post_init__(self) -> None:
         if DEFAULT_STREAM not in self.streams:

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from governance.core.actions import Lease, State
+from governance.core.budgets import Payer
 from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.events import Event
 from governance.core.grants import UseGrant
 from governance.core.ledger import EntryKind, Hold, row_id
+from governance.core.models import ModelRefused, Override, named
 from governance.core.tickets import MoveTicket, OpenTicket, Ticket, TicketState
 
 
@@ -32,6 +34,7 @@ def admitted(
     rule: str,
     epoch: int | None = None,
     grant: UseGrant | None = None,
+    override: Override | None = None,
 ) -> Change:
     payload: dict[str, object] = {
         "rule": rule,
@@ -45,6 +48,8 @@ def admitted(
         payload["ticket"] = ticket.id
     if grant is not None:
         payload["grant"] = grant.id
+    if override is not None:
+        payload["model_override"] = override.payload()
     return Change(
         expected=ref,
         event=event_of(
@@ -110,6 +115,7 @@ def denied(
     suggest: tuple[str, ...] = (),
     ticket: MoveTicket | None = None,
     delivered: bool = False,
+    echo: Event | None = None,
 ) -> Change:
     """Refused. `delivered`: by the worker that holds its message, which tells Celery at once."""
     payload: dict[str, object] = {"rule": rule, "reason": reason}
@@ -131,6 +137,20 @@ def denied(
             "delivered_us": by.at_us if delivered else None,
         },
         ticket=ticket,
+        echo=echo,
+    )
+
+
+def model_denied(ref: ActionRef, by: Author, refused: ModelRefused, identity: Payer) -> Event:
+    """What the trail says of a model that was refused, beside what it says of the action."""
+    return Event(
+        session_id=ref.session_id,
+        kind="model.denied",
+        actor=by.actor,
+        at_us=by.at_us,
+        action_id=ref.id,
+        attempt=ref.attempt,
+        payload={"model": refused.model, "rule": refused.rule, "reason": refused.reason, **named(identity)},
     )
 
 

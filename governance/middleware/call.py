@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from governance.core.actions import Lease
-from governance.core.ledger import Usage
+from governance.core.ledger import Unit, Usage
 from governance.middleware.spool import Spool
 from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
@@ -14,13 +14,18 @@ from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeede
 
 @dataclass(slots=True)
 class Reported:
-    """What the body said it used; None until it says something."""
+    """What the body said it used; None until it says something. `unknown`: units of which it cannot say all."""
 
     cost_micros: int | None = None
     tokens: int | None = None
+    unknown: set[Unit] = field(default_factory=set)
 
     def usage(self) -> Usage:
-        return Usage(self.cost_micros, self.tokens)
+        return Usage(self.cost_micros, self.tokens, tuple(sorted(self.unknown)))
+
+    def of(self, unit: Unit) -> int:
+        """What it said of `unit` so far."""
+        return {Unit.COST: self.cost_micros, Unit.TOKENS: self.tokens}.get(unit) or 0
 
 
 @dataclass(slots=True)

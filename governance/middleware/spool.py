@@ -98,12 +98,12 @@ class Spool:
 
 
 def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:
-    ref = kept["ref"]
+    ref, used = kept["ref"], kept["usage"]
     return Finish(
         ref=ActionRef(ref["id"], ref["session_id"], State(ref["state"]), ref["attempt"]),
         holds=tuple(Hold(**{**hold, "unit": Unit(hold["unit"])}) for hold in kept["holds"]),
         outcome=outcome(**kept["outcome"]),
-        usage=Usage(**kept["usage"]),
+        usage=Usage(used["cost_micros"], used["tokens"], tuple(Unit(unit) for unit in used.get("unknown", ()))),
         actor=kept["actor"],
         at_us=kept["at_us"],
         topped_up=kept.get("topped_up", False),

@@ -8,16 +8,17 @@ from typing import assert_never
 from governance.core import admit as core
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.board import Board
-from governance.core.budgets import Charges, Payer
+from governance.core.budgets import Charges, Payer, model_patterns
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
 from governance.core.ledger import Account, Hold, estimate
+from governance.core.models import ModelAccess, ModelGovernor
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, deferred, denied, parked
+from governance.core.transitions import admitted, deferred, denied, model_denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.answers import (
     Admission,
@@ -206,6 +207,7 @@ def _snapshot(
         grant=_grant(gov, action, force, verdict, facts.resource, now_us),
         payer=payer_of(action),
         charges=charges,
+        access=_access(action, force, charges, now_us),
         accounts=accounts,
         amounts=estimate(action.cost_micros, action.tokens),
         on_exhausted=force.plan.on_exhausted,
@@ -213,6 +215,14 @@ def _snapshot(
         can_wait=arrival.can_wait,
         now_us=now_us,
     )
+
+
+def _access(action: ActionRow, force: InForce, charges: Charges, now_us: int) -> ModelAccess | None:
+    """Whether the action may use the model that it declares; None when it declares none."""
+    if action.model is None:
+        return None
+    governor = ModelGovernor(force.policy.models, now_us, model_patterns(charges.charges))
+    return governor.check_access(action.model, payer_of(action), Risk(action.risk))
 
 
 def _grant(
@@ -274,7 +284,7 @@ def _transition(
     epoch: int,
 ) -> Change:
     match decision:
-        case core.Admit(holds, ticket, rule, grant):
+        case core.Admit(holds, ticket, rule, grant, override):
             return admitted(
                 action.ref,
                 by,
@@ -285,6 +295,7 @@ def _transition(
                 rule=rule,
                 epoch=epoch,
                 grant=grant,
+                override=override,
             )
         case core.ParkFor(rule, reason, chain):
             return parked(
@@ -307,8 +318,17 @@ def _transition(
             return cancelled(action.ref, by, rule=rule, reason=reason, delivered=True)
         case core.EngageSwitch():
             raise AssertionError("engaged before it is written")
-        case core.Refuse(rule, reason, guidance, suggest):
-            return denied(action.ref, by, rule=rule, reason=reason, guidance=guidance, suggest=suggest, delivered=True)
+        case core.Refuse(rule, reason, guidance, suggest, model=model):
+            return denied(
+                action.ref,
+                by,
+                rule=rule,
+                reason=reason,
+                guidance=guidance,
+                suggest=suggest,
+                delivered=True,
+                echo=None if model is None else model_denied(action.ref, by, model, payer_of(action)),
+            )
         case _:
             assert_never(decision)
 

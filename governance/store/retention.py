@@ -212,6 +212,7 @@ def _clear_events(connection: Connection, values: dict[str, Any]) -> int:
     tickets = f"SELECT id FROM tickets WHERE action_id IN ({ended})"
     rows(connection, f"DELETE FROM grants WHERE ticket_id IN ({tickets})", page)
     rows(connection, f"DELETE FROM tickets WHERE action_id IN ({ended})", page)
+    rows(connection, f"DELETE FROM model_calls WHERE action_id IN ({ended})", page)
     rows(connection, f"DELETE FROM actions WHERE id IN ({ended})", page)
     return len(
         rows(connection, "DELETE FROM events WHERE session_id = :session AND seq <= :last RETURNING id", page),

@@ -24,6 +24,7 @@ SHARED = (
     "governance.policy_file",
     "governance.policy_model",
     "governance.policy_problems",
+    "governance.price_table",
     "governance.yaml_document",
     "governance.cel",
 )

@@ -29,6 +29,12 @@ streams:
   striped: {window: 1h, timezone: UTC, limits: {cost_usd: "0.10", actions: 100000}, stripes: 16}
   patient: {window: 1h, timezone: UTC, limits: {actions: 1}, on_exhausted: defer}
   graceful: {window: 1h, timezone: UTC, limits: {}, grace: 10m}
+models:
+  tiers: {standard: "small-*", premium: "large-*", restricted: "secret-*"}
+  access: [{tier: standard, match: {}}, {tier: premium, match: {team: t1, risk: [low, medium]}}]
+  overrides:
+    - {id: trial, match: {user: u9}, model: "secret-*", effect: allow, reason: a trial, until: 2028-01-01T00:00:00Z}
+  prices: {"small-*": {input: "1.00", cached: "0.50", output: "4.00"}}
 rules:
   - {id: no-secrets, match: {resource: "file:secret*"}, effect: deny, reason: "secrets stay secret"}
   - {id: never, match: {risk: critical}, effect: deny, reason: "too dangerous"}

@@ -1,0 +1,265 @@
+"""Calls of models inside actions, on real workers and over HTTP."""
+
+import importlib
+import itertools
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from acp_tasks.agents.scripted_model import ScriptedModel
+from acp_tasks.stop import stop
+from governance.core.switches import Mode, Scope
+from governance.errors import ActionCancelled, ModelCallFailed, ModelCallRefused
+from governance.operations import audit
+from governance.operations.audit import seal
+from tests.support.fleet import Shop, eventually, failure
+from tests.support.governed import ANN
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ScriptedModel]:
+    with ScriptedModel(seed=1, key="sesame") as served:
+        yield served
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def shop(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    broker_address: str,
+    model: ScriptedModel,
+) -> Iterator[Shop]:
+    folder = tmp_path_factory.mktemp("shop")
+    (folder / "key").write_text("sesame\n")
+    if request.param == "sqlite":
+        url = f"sqlite:///{folder / 'governance.db'}"
+    else:
+        url = request.getfixturevalue("postgres_server").create_database(f"models_{next(_numbers)}")
+    settings = {"ACP_MODEL_URL": model.url, "ACP_MODEL_KEY_FILE": str(folder / "key")}
+    shop = Shop(folder, url, broker_address, **settings)
+    try:
+        worker = shop.worker(concurrency=3)
+        worker.ready()
+        yield shop
+    finally:
+        shop.close()
+
+
+@pytest.fixture(scope="module")
+def modelling(shop: Shop) -> Any:
+    """The tasks that call models; the shop's app is there once its broker is."""
+    return importlib.import_module("tests.support.modelling")
+
+
+def account(shop: Shop, stream: str, unit: str) -> tuple[int, int]:
+    """What is posted on a stream's account, and held."""
+    found = shop.gov.store.read(
+        """SELECT a.posted, a.held FROM accounts a JOIN sessions s ON s.id = a.scope_id
+            WHERE s.stream = :stream AND a.unit = :unit AND a.scope = 'session'""",
+        {"stream": stream, "unit": unit},
+    )
+    return int(found[0][0]), int(found[0][1])
+
+
+def calls(shop: Shop, action_id: str) -> list[Mapping[str, Any]]:
+    with shop.gov.store.statement() as connection:
+        found = connection.exec_driver_sql(
+            f"SELECT * FROM model_calls WHERE action_id = '{action_id}' ORDER BY at_us, id"
+        )
+        return [dict(row) for row in found.mappings()]
+
+
+def told(shop: Shop, action_id: str, kind: str) -> list[dict[str, Any]]:
+    found = shop.gov.store.read(
+        "SELECT payload FROM events WHERE action_id = :id AND kind = :kind ORDER BY id", {"id": action_id, "kind": kind}
+    )
+    return [json.loads(payload) for (payload,) in found]
+
+
+def flags(shop: Shop, action_id: str) -> set[tuple[str, str, str]]:
+    found = shop.gov.store.read(
+        """SELECT a.unit, e.kind, e.flag FROM entries e JOIN accounts a ON a.id = e.account_id
+            WHERE e.action_id = :id AND e.flag IS NOT NULL""",
+        {"id": action_id},
+    )
+    return {(row[0], row[1], row[2]) for row in found}
+
+
+def last_bound(model: ScriptedModel) -> int:
+    return int(model.requests[-1]["max_tokens"])
+
+
+def test_what_calls_and_the_body_used_adds_up_and_is_written_down(
+    shop: Shop, modelling: Any, model: ScriptedModel
+) -> None:
+    held = modelling.holds.apply_async(("!usage 100 10 40",), stream="add", identity={"user": "u1"})
+    assert held.get(timeout=20)
+    (call,) = calls(shop, held.id)
+    # 60 at $1, 40 at $0.50 and 10 at $4 a million; the body's own 100 micro-USD and 20 tokens besides.
+    assert call["cost_micros"] == 60 + 20 + 40
+    assert (call["tokens_input"], call["tokens_cached"], call["tokens_output"]) == (100, 40, 10)
+    assert (call["price_input"], call["price_cached"], call["price_output"]) == (1_000_000, 500_000, 4_000_000)
+    assert call["price_table"].startswith("policy ")
+    assert (call["tier"], call["flag"]) == ("standard", None)
+    assert (account(shop, "add", "cost_micros"), account(shop, "add", "tokens")) == ((220, 0), (130, 0))
+    (event,) = told(shop, held.id, "model.called")
+    assert (event["model"], event["cost_micros"], event["user"]) == ("small-1", 120, "u1")
+    # It held enough beforehand: nothing was topped up.
+    assert told(shop, held.id, "action.topped_up") == []
+
+    more = modelling.asks.apply_async(("hello",), {"max_tokens": 50}, stream="add")
+    assert more.get(timeout=20)
+    (call,) = calls(shop, more.id)
+    assert len(told(shop, more.id, "action.topped_up")) == 1
+    assert account(shop, "add", "cost_micros") == (220 + call["cost_micros"], 0)
+    assert account(shop, "add", "tokens") == (130 + call["tokens_input"] + call["tokens_output"], 0)
+
+    streamed = modelling.talks.apply_async((str(shop.folder), "!words 12"), stream="add")
+    assert len(streamed.get(timeout=20).split()) == 12
+    (call,) = calls(shop, streamed.id)
+    assert (call["tokens_output"], call["flag"]) == (12, None)
+    assert last_bound(model) == 1024
+
+
+def test_a_model_that_is_not_the_callers_is_refused_at_the_call(
+    shop: Shop, modelling: Any, model: ScriptedModel
+) -> None:
+    before = len(model.requests)
+    refused = modelling.asks.apply_async(("hello",), {"model": "large-1"}, stream="who", identity={"team": "t2"})
+    problem = failure(refused)
+    assert isinstance(problem, ModelCallRefused)
+    assert (problem.model, problem.rule) == ("large-1", "model:premium")
+    assert len(model.requests) == before
+    (denied,) = told(shop, refused.id, "model.denied")
+    assert (denied["model"], denied["team"]) == ("large-1", "t2")
+    row = shop.gov.store.read("SELECT state, error_type, error FROM actions WHERE id = :id", {"id": refused.id})[0]
+    assert (row[0], row[1]) == ("failed", "ModelCallRefused")
+    assert "model:premium" in row[2]
+
+    assert modelling.copes.apply_async(("hello",), stream="who").get(timeout=20) == ["large-1", "model:premium"]
+    assert modelling.asks.apply_async(("hi",), {"model": "large-1"}, stream="who", identity={"team": "t1"}).id
+    trial = modelling.asks.apply_async(("hi",), {"model": "secret-1"}, stream="who", identity={"user": "u9"})
+    # Nobody knows its price, and the action holds no money: it is not taken for free.
+    priceless = failure(trial)
+    assert isinstance(priceless, ModelCallRefused)
+    assert priceless.rule == "price:unknown"
+    trial = modelling.asks.apply_async(
+        ("hi",), {"model": "secret-1"}, stream="who", identity={"user": "u9"}, cost_usd="0.01"
+    )
+    assert trial.get(timeout=20)
+    (call,) = calls(shop, trial.id)
+    assert (call["override_id"], call["flag"], call["price_table"]) == ("trial", "unpriced", None)
+    (event,) = told(shop, trial.id, "model.called")
+    assert event["override"]["reason"] == "a trial"
+    assert flags(shop, trial.id) == {("cost_micros", "post", "unreported")}
+
+    switched = stop(
+        shop.tasks.app, shop.gov, Scope.MODEL, "small-9*", mode=Mode.KILL, reason="it raves", by=ANN, grace_s=5
+    )
+    assert switched is not None
+    stopped = failure(modelling.asks.apply_async(("hello",), {"model": "small-9b"}, stream="who"))
+    assert isinstance(stopped, ModelCallRefused)
+    assert (stopped.rule, stopped.reason) == ("switch:model:small-9*", "it raves")
+
+
+def test_the_hold_bounds_what_is_sent_and_a_budget_without_room_refuses(
+    shop: Shop, modelling: Any, model: ScriptedModel
+) -> None:
+    # The stream `small` has 1000 tokens.
+    bounded = modelling.asks.apply_async(("!words 30",), {"max_tokens": 5000}, stream="small")
+    assert len(bounded.get(timeout=20).split()) == 30
+    assert 800 < last_bound(model) < 1000
+    used = account(shop, "small", "tokens")[0]
+    assert account(shop, "small", "tokens") == (used, 0)
+    filled = modelling.asks.apply_async((f"!usage {1000 - used - 50} 10",), {"max_tokens": 30}, stream="small")
+    assert filled.get(timeout=20)
+    before = len(model.requests)
+    problem = failure(modelling.asks.apply_async(("hello " * 30,), stream="small"))
+    assert isinstance(problem, ModelCallRefused)
+    assert problem.rule == "budget:tokens"
+    assert "tokens left" in problem.reason
+    assert len(model.requests) == before
+    assert account(shop, "small", "tokens") == (1000 - 40, 0)
+
+
+def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any, model: ScriptedModel) -> None:
+    before = len(model.requests)
+    # Of its own for each database: how often a conversation has failed is counted.
+    asked = f"{shop.folder.name}\n!fail 429 2 0.1\n!say at last"
+    limited = modelling.asks.apply_async((asked,), stream="try")
+    assert limited.get(timeout=20) == "at last"
+    assert len(model.requests) == before + 3
+    assert len(calls(shop, limited.id)) == 1
+
+    broken = modelling.asks.apply_async(("!fail 500 0 0.05",), stream="try")
+    problem = failure(broken)
+    assert isinstance(problem, ModelCallFailed)
+    assert "500 in 4 tries" in problem.problem
+    assert len(model.requests) == before + 7
+    assert (calls(shop, broken.id), flags(shop, broken.id)) == ([], set())
+    (call,) = calls(shop, limited.id)
+    assert account(shop, "try", "tokens") == (call["tokens_input"] + call["tokens_output"], 0)
+
+    cut = modelling.asks.apply_async(("!cut 0",), {"max_tokens": 40}, stream="cut")
+    assert isinstance(failure(cut), ModelCallFailed)
+    assert len(model.requests) == before + 8
+    (call,) = calls(shop, cut.id)
+    assert (call["flag"], call["tokens_output"]) == ("unreported", 40)
+    assert account(shop, "cut", "tokens") == (call["tokens_input"] + 40, 0)
+    assert isinstance(failure(modelling.asks.apply_async(("!fail 400",), stream="try")), ModelCallFailed)
+    assert len(model.requests) == before + 9
+
+
+def test_a_call_without_usage_posts_the_whole_hold_and_is_flagged(shop: Shop, modelling: Any) -> None:
+    silent = modelling.holds.apply_async(("!usage none",), stream="silent")
+    assert silent.get(timeout=20)
+    (call,) = calls(shop, silent.id)
+    assert call["flag"] == "unreported"
+    assert (account(shop, "silent", "cost_micros"), account(shop, "silent", "tokens")) == ((10_000, 0), (500, 0))
+    assert flags(shop, silent.id) == {("cost_micros", "post", "unreported"), ("tokens", "post", "unreported")}
+    mute = modelling.talks.apply_async((str(shop.folder), "!words 3\n!usage none"), {"max_tokens": 60}, stream="mute")
+    assert mute.get(timeout=20)
+    (call,) = calls(shop, mute.id)
+    assert account(shop, "mute", "tokens") == (call["tokens_input"] + 60, 0)
+
+
+def test_a_stream_ends_with_a_stop_and_with_its_hold(shop: Shop, modelling: Any) -> None:
+    words = "!words 400\n!pause 0.1"
+    cut = modelling.talks.apply_async((str(shop.folder), words), {"max_tokens": 500}, stream="stopped")
+    eventually(lambda: f"heard {cut.id} 1" in shop.effects(), "the first word")
+    stop(shop.tasks.app, shop.gov, Scope.ACTION, cut.id, mode=Mode.KILL, reason="enough", by=ANN, grace_s=10)
+    problem = failure(cut)
+    assert isinstance(problem, ActionCancelled)
+    (call,) = calls(shop, cut.id)
+    assert (call["flag"], call["tokens_output"]) == ("unreported", 500)
+    assert account(shop, "stopped", "tokens") == (call["tokens_input"] + 500, 0)
+    assert flags(shop, cut.id) == {("cost_micros", "post", "unreported"), ("tokens", "post", "unreported")}
+
+    endless = modelling.talks.apply_async((str(shop.folder), "!words 400\n!overrun"), {"max_tokens": 20}, stream="over")
+    refused = failure(endless)
+    assert isinstance(refused, ModelCallRefused)
+    assert refused.rule == "hold:used-up"
+    assert calls(shop, endless.id)[0]["flag"] == "unreported"
+
+
+def test_a_run_that_is_killed_in_a_call_is_charged_its_whole_hold(
+    shop: Shop, modelling: Any, model: ScriptedModel
+) -> None:
+    before = len(model.requests)
+    killed = modelling.holds.apply_async(("!slow 2\n!usage 10 5",), stream="killed")
+    eventually(lambda: len(model.requests) > before, "the call is under way")
+    child = shop.gov.store.read("SELECT lease_child FROM actions WHERE id = :id", {"id": killed.id})[0][0]
+    os.kill(int(child), signal.SIGKILL)
+    assert killed.get(timeout=30)
+    assert flags(shop, killed.id) == {(unit, "expire", "unreported") for unit in ("actions", "cost_micros", "tokens")}
+    (call,) = calls(shop, killed.id)
+    assert call["attempt"] == 2
+    assert account(shop, "killed", "tokens") == (500 + 15 + 20, 0)
+    seal(shop.gov)
+    assert audit.verify(shop.gov).problems == ()
