@@ -43,8 +43,8 @@ class Busy:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """`busiest` are the 20 with most running; `actions` counts by state, without drills'; `overdue` counts requests that
-    no escalation sweep has reached yet.
+    """`busiest` are the 20 with most running; `actions` counts by state, without drills'; `overdue` counts requests
+    that no escalation sweep has reached yet.
     """
 
     switches: tuple[SwitchLine, ...]
