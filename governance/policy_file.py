@@ -79,6 +79,7 @@ def parse_policy(text: str, path: str = "<policy>") -> Policy:
         version=model.version,
         streams=MappingProxyType({name: _plan(stream) for name, stream in model.streams.items()}),
         rules=tuple(_rule(rule) for rule in model.rules),
+        require_identity=frozenset(model.require_identity),
     )
 
 

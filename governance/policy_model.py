@@ -22,6 +22,7 @@ from pydantic import (
 
 from governance.cel import CelCondition, compile_condition
 from governance.core.approvals import Chain, Level
+from governance.core.identity import Part
 from governance.core.instants import SECOND_US
 from governance.core.money import MICROS_PER_USD, cost_micros, token_count
 from governance.core.plans import OnExhausted
@@ -244,6 +245,7 @@ class PolicyModel(Model):
     version: Annotated[int, BeforeValidator(_version)]
     streams: dict[Name, StreamModel]
     rules: tuple[Annotated[RuleModel, Field(discriminator="effect")], ...]
+    require_identity: Annotated[tuple[Part, ...], BeforeValidator(_some)] = ()
 
 
 class AnyRule(BaseRule):

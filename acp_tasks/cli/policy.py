@@ -83,6 +83,8 @@ def show() -> None:
         ),
         empty="no streams",
     )
+    if gov.policy.require_identity:
+        click.echo(f"\nevery action needs its {', '.join(sorted(gov.policy.require_identity))}")
     click.echo()
     output.write_table(
         ("RULE", "EFFECT", "MATCH", "WHEN", "REASON"),

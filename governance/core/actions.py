@@ -12,9 +12,10 @@ action's history against this table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from governance.core.identity import Identity, Resolved, claimed_of, filled_text, parse_filled
 from governance.core.policy import ActionFacts, Risk
 
 
@@ -86,6 +87,7 @@ class Submission:
     user: str | None = None
     team: str | None = None
     org: str | None = None
+    filled: str | None = None  # parts of the identity that the directory said and the caller did not
     resource: str | None = None
     model: str | None = None
     cost_micros: int = 0
@@ -93,7 +95,19 @@ class Submission:
     arguments: Mapping[str, object] | None = None
     not_before_us: int | None = None
     expires_us: int | None = None
+    signature: str | None = None  # of whoever submits it
     can_wait: bool = True  # False: a direct call, which is refused where another one would be parked or deferred
+
+    @property
+    def claimed(self) -> Identity:
+        """Whom the caller says it is charged to."""
+        return claimed_of(Identity(self.user, self.team, self.org), parse_filled(self.filled))
+
+    def charged_to(self, resolved: Resolved) -> "Submission":
+        """The same call under the identity that the directory gives it."""
+        identity = resolved.identity
+        filled = filled_text(resolved.filled)
+        return replace(self, user=identity.user, team=identity.team, org=identity.org, filled=filled)
 
     def facts(self) -> ActionFacts:
         return ActionFacts(

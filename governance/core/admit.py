@@ -11,6 +11,8 @@ from typing import TypeAlias, assert_never
 from governance.core.approvals import Chain
 from governance.core.changes import ActionRef
 from governance.core.grants import UseGrant
+from governance.core.identity import Part, Resolved
+from governance.core.identity import refusal as identity_refusal
 from governance.core.instants import iso
 from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
 from governance.core.plans import OnExhausted
@@ -28,6 +30,8 @@ class Snapshot:
     action: ActionRef
     digest: str
     session: Session
+    identity: Resolved
+    required: frozenset[Part]
     switch: Switch | None
     verdict: Verdict
     ticket: Ticket | None
@@ -119,6 +123,12 @@ def expiry_gate(snapshot: Snapshot) -> Refusal | None:
     return Refuse("expires", f"it was to start before {iso(snapshot.expires_us)}")
 
 
+def identity_gate(snapshot: Snapshot) -> Refusal | None:
+    """The policy requires a part of the identity that nobody knows, or the directory says otherwise than the caller."""
+    refusal = identity_refusal(snapshot.identity, snapshot.required)
+    return None if refusal is None else Refuse(*refusal)
+
+
 def policy_gate(snapshot: Snapshot) -> Refusal | None:
     """The session's pinned policy denies the action or points to another one."""
     match snapshot.verdict:
@@ -181,7 +191,7 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             assert_never(snapshot.on_exhausted)
 
 
-GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, budgets_gate)
+GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, identity_gate, policy_gate, approval_gate, budgets_gate)
 
 
 def decide(snapshot: Snapshot) -> Decision:

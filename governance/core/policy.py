@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Final, TypeAlias, assert_never
 
 from governance.core.approvals import Chain
+from governance.core.identity import Part
 from governance.core.plans import StreamPlan
 from governance.core.rules import (
     MATCH_PARTS,
@@ -67,6 +68,8 @@ class Policy:
     version: int
     streams: Mapping[str, StreamPlan]
     rules: tuple[Rule, ...]
+    #: Parts of an identity that every action has to have.
+    require_identity: frozenset[Part] = frozenset()
 
     def __post_init__(self) -> None:
         if DEFAULT_STREAM not in self.streams:

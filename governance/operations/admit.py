@@ -10,12 +10,12 @@ from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
 from governance.core.grants import UseGrant, Wanted
-from governance.core.ledger import Account, estimate
+from governance.core.ledger import estimate
 from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import Board, stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, deferred, denied, parked
+from governance.core.transitions import admitted, deferred, denied, identified, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.answers import (
     Admission,
@@ -33,7 +33,7 @@ from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
 from governance.operations.switches import board_at, engage_by_budget, subject_of
 from governance.store import actions
-from governance.store.actions import ActionRow
+from governance.store.actions import ActionRow, Gathered
 from governance.store.changes import apply
 
 # Every round is caused by another writer's success, so this bound is only a guard against a defect.
@@ -77,22 +77,24 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         gathered = actions.gather(gov.store, arrival.action_id, account_ids(force.session.id))
         if gathered is None:
             return NotSubmitted()
-        action, accounts, epoch = gathered
+        action = gathered.action
         if action.stream != stream:
             stream = action.stream
             continue
         answer = _not_to_decide(gov, action, arrival, now_us)
         if answer is not None:
             return answer
-        board = board_at(gov, epoch)
+        board = board_at(gov, gathered.epoch)
         if gov.sessions.get(stream) is not force.session:
             # A session was turned early: which one is in force is asked anew.
             continue
-        decision = core.decide(_snapshot(gov, action, force, accounts, board, arrival, now_us))
+        decision = core.decide(_snapshot(gov, gathered, force, board, arrival, now_us))
         if isinstance(decision, core.EngageSwitch):
             engage_by_budget(gov, decision.scope, decision.scope_id, decision.rule, decision.reason)
             continue
         change = _change(gov, action, force, decision, lease, now_us, board.epoch)
+        if gathered.stale:
+            change = identified(change, gathered.identity)
         try:
             applied = apply(gov.store, change)
         except StoreUnavailable as problem:
@@ -132,14 +134,9 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
 
 
 def _snapshot(
-    gov: Governance,
-    action: ActionRow,
-    force: InForce,
-    accounts: tuple[Account, ...],
-    board: Board,
-    arrival: Arrival,
-    now_us: int,
+    gov: Governance, gathered: Gathered, force: InForce, board: Board, arrival: Arrival, now_us: int
 ) -> core.Snapshot:
+    action = gathered.action
     facts = ActionFacts(
         name=action.name,
         risk=Risk(action.risk),
@@ -159,11 +156,13 @@ def _snapshot(
         action=action.ref,
         digest=action.digest,
         session=force.session,
+        identity=gathered.identity,
+        required=force.policy.require_identity,
         switch=stopping(board.engaged, subject_of(action, force.session.id)),
         verdict=verdict,
         ticket=action.ticket,
         grant=_grant(gov, action, force, verdict, facts.resource, now_us),
-        accounts=accounts,
+        accounts=gathered.accounts,
         amounts=estimate(action.cost_micros, action.tokens),
         on_exhausted=force.plan.on_exhausted,
         expires_us=action.expires_us,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from governance.clock import Clock
+from governance.core.identity import Membership
 from governance.core.policy import Policy
 from governance.core.sessions import Session
 from governance.core.switches import Board
@@ -25,6 +26,25 @@ class Limits:
     time_limit_s: float = 3600.0
 
 
+@dataclass(slots=True)
+class KnownDirectory:
+    """What this process remembers of the directory, for submissions; an admission reads the directory itself."""
+
+    #: Of the load it remembers; None: it remembers nothing, 0: that nothing was ever loaded.
+    epoch: int | None = None
+    memberships: dict[tuple[str | None, str | None], Membership] = field(default_factory=dict)
+
+    @property
+    def remembers(self) -> bool:
+        return self.epoch is not None
+
+    def seen(self, epoch: int) -> None:
+        """The epoch of the directory in force, as somebody has just read it: another one's members are forgotten."""
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.memberships.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class Governance:
     """The store, the time, the policy of this process, and what it may keep in memory because it never changes."""
@@ -39,3 +59,4 @@ class Governance:
     sessions: dict[str, Session] = field(default_factory=dict)
     # The board of the latest epoch that was seen, alone in it.
     boards: list[Board] = field(default_factory=list)
+    directory: KnownDirectory = field(default_factory=KnownDirectory)

@@ -1,12 +1,22 @@
 """What one action is: as admission reads it, with its ticket, and what is claimed of its message."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from governance.core.actions import State
 from governance.core.changes import ActionRef
+from governance.core.identity import (
+    Identity,
+    Membership,
+    Part,
+    Resolved,
+    claimed_of,
+    filled_text,
+    parse_filled,
+    resolve,
+)
 from governance.core.ledger import Account, Hold, Unit
 from governance.core.tickets import Ticket, TicketState
 from governance.store.engine import Store
@@ -31,6 +41,8 @@ class ActionRow:
     user: str | None
     team: str | None
     org: str | None
+    filled: str | None
+    signature: str | None
     cost_micros: int
     tokens: int
     correlation_id: str
@@ -55,6 +67,15 @@ class ActionRow:
     switch_id: str | None
     ticket: Ticket | None
 
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.user, self.team, self.org)
+
+    @property
+    def claimed(self) -> Identity:
+        """What of it the caller said."""
+        return claimed_of(self.identity, parse_filled(self.filled))
+
 
 _ACTION = (
     "id",
@@ -74,6 +95,8 @@ _ACTION = (
     "user",
     "team",
     "org",
+    "filled",
+    "signature",
     "cost_micros",
     "tokens",
     "correlation_id",
@@ -100,21 +123,35 @@ _ACTION = (
 _TICKET = ("id", "state", "digest", "rule", "policy_hash", "chain_hash", "step")
 _COLUMNS = ", ".join([f'a."{column}"' for column in _ACTION] + [f"t.{column}" for column in _TICKET])
 _FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
+# What a user's team belongs to counts before what a team that is only claimed does.
+_DIRECTORY = """LEFT JOIN users du ON du.id = a."user" LEFT JOIN teams dt ON dt.id = coalesce(du.team, a.team)"""
 _WIDTH = len(_ACTION) + len(_TICKET)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What an admission decides by, as one statement saw it.
+
+    `action` is charged to `identity`, which the present directory says; `stale`: its row does not say so yet.
+    """
+
+    action: ActionRow
+    identity: Resolved
+    stale: bool
+    accounts: tuple[Account, ...]
+    epoch: int
 
 
 @lru_cache(maxsize=8)
 def _gather_sql(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
     return f"""SELECT {_COLUMNS}, c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us,
-            {EPOCH}
-        {_FROM} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
+            du.team, dt.org, {EPOCH}
+        {_FROM} {_DIRECTORY} LEFT JOIN accounts c ON c.id IN ({names}) WHERE a.id = :id"""
 
 
-def gather(
-    store: Store, action_id: str, account_ids: Sequence[str]
-) -> tuple[ActionRow, tuple[Account, ...], int] | None:
-    """The action with its ticket, its accounts, the switches' epoch, as one statement saw them; None: unknown."""
+def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> Gathered | None:
+    """The action with its ticket, its identity, its accounts and the epoch; None: unknown."""
     values: dict[str, object] = {"id": action_id}
     values.update((f"account{n}", account_id) for n, account_id in enumerate(account_ids))
     found = store.read(_gather_sql(len(account_ids)), values)
@@ -125,7 +162,14 @@ def gather(
         for c in (row[_WIDTH:] for row in found)
         if c[0] is not None
     )
-    return _action(found[0]), accounts, int(found[0][-1])
+    recorded = _action(found[0])
+    team, org, epoch = found[0][-3:]
+    resolved = resolve(recorded.claimed, Membership(team, org))
+    filled = filled_text(resolved.filled)
+    if (resolved.identity, filled) == (recorded.identity, recorded.filled):
+        return Gathered(recorded, resolved, False, accounts, int(epoch))
+    said = {str(part): getattr(resolved.identity, part) for part in Part}
+    return Gathered(replace(recorded, **said, filled=filled), resolved, True, accounts, int(epoch))
 
 
 def find(store: Store, action_id: str) -> ActionRow | None:

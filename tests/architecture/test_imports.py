@@ -21,6 +21,7 @@ SHARED = (
     "governance.clock",
     "governance.config",
     "governance.faults",
+    "governance.directory_file",
     "governance.policy_file",
     "governance.policy_model",
     "governance.policy_problems",
