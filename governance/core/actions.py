@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from governance.core.identity import Identity, Resolved, claimed_of, filled_text, parse_filled
 from governance.core.policy import ActionFacts, Risk
+from governance.core.signing import Signable
 
 
 class State(StrEnum):
@@ -102,6 +103,27 @@ class Submission:
     def claimed(self) -> Identity:
         """Whom the caller says it is charged to."""
         return claimed_of(Identity(self.user, self.team, self.org), parse_filled(self.filled))
+
+    @property
+    def signable(self) -> Signable:
+        return Signable(
+            action_id=self.action_id,
+            command_id=self.command_id,
+            name=self.name,
+            stream=self.stream,
+            agent_id=self.agent_id,
+            claimed=self.claimed,
+            risk=self.risk,
+            idempotent=self.idempotent,
+            direct=not self.can_wait,
+            model=self.model,
+            cost_micros=self.cost_micros,
+            tokens=self.tokens,
+            correlation_id=self.correlation_id,
+            digest=self.digest,
+            resource=self.resource,
+            message=self.message,
+        )
 
     def charged_to(self, resolved: Resolved) -> "Submission":
         """The same call under the identity that the directory gives it."""

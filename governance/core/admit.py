@@ -18,6 +18,7 @@ from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
 from governance.core.plans import OnExhausted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict
 from governance.core.sessions import Session
+from governance.core.signing import RULE as SIGNATURE
 from governance.core.switches import Mode, Scope, Switch
 from governance.core.tickets import MoveTicket, Ticket, TicketState
 from governance.core.transitions import consumption
@@ -30,6 +31,7 @@ class Snapshot:
     action: ActionRef
     digest: str
     session: Session
+    unsigned: str | None
     identity: Resolved
     required: frozenset[Part]
     switch: Switch | None
@@ -123,6 +125,11 @@ def expiry_gate(snapshot: Snapshot) -> Refusal | None:
     return Refuse("expires", f"it was to start before {iso(snapshot.expires_us)}")
 
 
+def signature_gate(snapshot: Snapshot) -> Refusal | None:
+    """Its row is not what a known key has signed."""
+    return None if snapshot.unsigned is None else Refuse(SIGNATURE, snapshot.unsigned)
+
+
 def identity_gate(snapshot: Snapshot) -> Refusal | None:
     """The policy requires a part of the identity that nobody knows, or the directory says otherwise than the caller."""
     refusal = identity_refusal(snapshot.identity, snapshot.required)
@@ -191,7 +198,15 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             assert_never(snapshot.on_exhausted)
 
 
-GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, identity_gate, policy_gate, approval_gate, budgets_gate)
+GATES: tuple[Gate, ...] = (
+    switch_gate,
+    expiry_gate,
+    signature_gate,
+    identity_gate,
+    policy_gate,
+    approval_gate,
+    budgets_gate,
+)
 
 
 def decide(snapshot: Snapshot) -> Decision:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from governance.core import admit as core
+from governance.core import signing
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
@@ -57,6 +58,9 @@ class Arrival:
     redelivered: bool
     can_wait: bool = True
     resource: str | None = None
+    # Why the message is not what a known key has signed; and whose it is, if that was signed.
+    forged: str | None = None
+    command_id: str | None = None
 
 
 def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
@@ -81,6 +85,10 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         if action.stream != stream:
             stream = action.stream
             continue
+        if arrival.forged is not None:
+            return Dropped(action.ref.id, arrival.forged)
+        if arrival.command_id not in (None, action.command_id):
+            return Dropped(action.ref.id, "the message was signed for another action")
         answer = _not_to_decide(gov, action, arrival, now_us)
         if answer is not None:
             return answer
@@ -156,6 +164,7 @@ def _snapshot(
         action=action.ref,
         digest=action.digest,
         session=force.session,
+        unsigned=_unsigned(gov, action),
         identity=gathered.identity,
         required=force.policy.require_identity,
         switch=stopping(board.engaged, subject_of(action, force.session.id)),
@@ -169,6 +178,13 @@ def _snapshot(
         can_wait=arrival.can_wait,
         now_us=now_us,
     )
+
+
+def _unsigned(gov: Governance, action: ActionRow) -> str | None:
+    """Why the row is not what was signed; None when it is, or no signature is asked for."""
+    if gov.signing is None:
+        return None
+    return signing.problem(gov.signing, action.signature, action.signable, action.ticket)
 
 
 def _grant(

@@ -8,6 +8,7 @@ from governance.clock import Clock
 from governance.core.identity import Membership
 from governance.core.policy import Policy
 from governance.core.sessions import Session
+from governance.core.signing import Keyring
 from governance.core.switches import Board
 from governance.store.engine import Store
 
@@ -59,4 +60,6 @@ class Governance:
     sessions: dict[str, Session] = field(default_factory=dict)
     # The board of the latest epoch that was seen, alone in it.
     boards: list[Board] = field(default_factory=list)
+    #: With it, nothing runs that was not signed by one of its keys.
+    signing: Keyring | None = None
     directory: KnownDirectory = field(default_factory=KnownDirectory)

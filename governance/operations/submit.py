@@ -1,6 +1,6 @@
 """Submit: claim the command_id, let the policy decide, record the action with its message, its ticket and its event."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from governance.core import identity
@@ -11,6 +11,7 @@ from governance.core.events import Event
 from governance.core.grants import Wanted
 from governance.core.identity import Resolved
 from governance.core.policy import Allow, Deny, Park, Policy, Steer, Verdict, decide
+from governance.core.signing import sign
 from governance.core.tickets import OpenTicket
 from governance.errors import CommandConflict
 from governance.operations.context import Governance
@@ -59,6 +60,8 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
     now_us = gov.clock.now_us()
     force = in_force(gov, submission.stream, now_us)
     submission, verdict = _decided(gov, submission, force.policy)
+    if gov.signing is not None:
+        submission = replace(submission, signature=sign(gov.signing, submission.signable))
     entry = _entry(gov, submission, force, verdict, now_us)
     recorded = submissions.record(
         gov.store,
@@ -79,6 +82,28 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
             gov.sessions.pop(submission.stream, None)
         return Recorded(submission.action_id, entry.state)
     return _first(gov, submission)
+
+
+def refuse(gov: Governance, submission: Submission, rule: str, reason: str) -> None:
+    """Records a message that may not even be submitted, as denied and told. Nothing that it claims is taken over.
+
+    Done again for the same message it changes nothing.
+    """
+    now_us = gov.clock.now_us()
+    session_id = in_force(gov, submission.stream, now_us).session.id
+    entry = _Entry(State.DENIED, rule, reason)
+    event = _event(submission, session_id, entry, now_us)
+    submissions.record(
+        gov.store,
+        submission,
+        session_id=session_id,
+        state=entry.state,
+        event=event,
+        ticket=None,
+        rule=rule,
+        reason=reason,
+    )
+    actions.delivered(gov.store, submission.action_id, now_us)
 
 
 def _decided(gov: Governance, submission: Submission, policy: Policy) -> tuple[Submission, Verdict]:

@@ -18,6 +18,7 @@ from governance.core.identity import (
     resolve,
 )
 from governance.core.ledger import Account, Hold, Unit
+from governance.core.signing import Signable
 from governance.core.tickets import Ticket, TicketState
 from governance.store.engine import Store
 from governance.store.epochs import EPOCH
@@ -70,6 +71,27 @@ class ActionRow:
     @property
     def identity(self) -> Identity:
         return Identity(self.user, self.team, self.org)
+
+    @property
+    def signable(self) -> Signable:
+        return Signable(
+            action_id=self.ref.id,
+            command_id=self.command_id,
+            name=self.name,
+            stream=self.stream,
+            agent_id=self.agent_id,
+            claimed=self.claimed,
+            risk=self.risk,
+            idempotent=self.idempotent,
+            direct=self.direct,
+            model=self.model,
+            cost_micros=self.cost_micros,
+            tokens=self.tokens,
+            correlation_id=self.correlation_id,
+            digest=self.digest,
+            resource=self.resource,
+            message=self.message,
+        )
 
     @property
     def claimed(self) -> Identity:

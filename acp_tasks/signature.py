@@ -1,0 +1,167 @@
+"""Signed messages: with `ACP_SIGNING_KEYS` set, whoever publishes vouches for what it asks for, and workers take
+nothing else.
+
+The header `acp` carries `sig: {key, mac, digest}`: the HMAC-SHA256 of the canonical JSON of
+
+    ["message", TASK, DIGEST, ACP, CANVAS]
+
+where DIGEST is that of the task's name and arguments, ACP the rest of the header, and CANVAS the SHA-256 of the
+canonical JSON of [callbacks, errbacks, chain, chord]. What a message hands on is signed with it: otherwise a callback
+that somebody hung onto a signed message would be submitted, and signed, by the worker that ran it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from json import dumps, loads
+from typing import Any, Final
+from uuid import NAMESPACE_OID, uuid5
+
+import structlog
+from kombu.utils.json import JSONEncoder
+
+from acp_tasks.message import arguments_json, digest, pack
+from governance.core.actions import Submission
+from governance.core.digest import canonical_json, sha256
+from governance.core.policy import DEFAULT_STREAM, Risk
+from governance.core.signing import RULE, Keyring
+from governance.errors import ActionDenied, ArgumentsNotJson
+from governance.operations.context import Governance
+from governance.operations.submit import refuse
+
+log = structlog.get_logger(__name__)
+
+SIGNATURE: Final = "sig"
+# What one message hands on, by its names among the options of a call and in a worker's request.
+_OPTIONS: Final = ("link", "link_error", "chain", "chord")
+_REQUEST: Final = ("callbacks", "errbacks", "chain", "chord")
+_UNBOUNDED: Final = 2**40
+_encode = JSONEncoder().default
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What a message's signature says. `forged`: why it counts for nothing; `digest`: of the arguments it was for."""
+
+    forged: str | None
+    digest: str | None = None
+
+
+def signed(
+    keyring: Keyring, task: str, arguments: str, header: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`header` with the signature of a message with these arguments (their digest) and publishing options."""
+    key = keyring.signing
+    canvas = _canvas([options.get(name) for name in _OPTIONS])
+    rest = {name: value for name, value in header.items() if name != SIGNATURE}
+    mac = keyring.mac(key, ["message", task, arguments, rest, canvas])
+    return {**rest, SIGNATURE: {"key": key, "mac": mac, "digest": arguments}}
+
+
+def proof_of(keyring: Keyring, task: str, header: Mapping[str, Any], request: Any) -> Proof:
+    """Whether the header, and all that the message hands on, is what a known key has signed."""
+    signature = header.get(SIGNATURE)
+    if not isinstance(signature, Mapping):
+        return Proof("it is not signed: whoever publishes needs a key of ACP_SIGNING_KEYS")
+    key, mac, arguments = (signature.get(name) for name in ("key", "mac", "digest"))
+    if not (isinstance(key, str) and isinstance(mac, str) and isinstance(arguments, str)):
+        return Proof("its signature cannot be read: expected key, mac and digest as text")
+    if key not in keyring.secrets:
+        return Proof(f"it is signed by the key {key!r:.80}, which is not known here")
+    rest = {name: value for name, value in header.items() if name != SIGNATURE}
+    canvas = _canvas([getattr(request, name, None) for name in _REQUEST])
+    if not keyring.fits(key, mac, ["message", task, arguments, rest, canvas]):
+        return Proof(f"it is not what the key {key} signed: its header, or what it hands on, was changed")
+    return Proof(None, arguments)
+
+
+def flaw_of_new(proof: Proof, header: Mapping[str, Any], arrived: str) -> str | None:
+    """Why a message whose action nobody has submitted may not be submitted by the worker; None when it may."""
+    if proof.forged is not None:
+        return proof.forged
+    if proof.digest != arrived:
+        return "its arguments are not those that were signed"
+    if not header.get("command_id"):
+        return "its signature covers no command_id: without one it could be sent again and again"
+    return None
+
+
+def hand_nothing_on(request: Any) -> None:
+    """Forgets what a forged message would have Celery publish, or count, when it ends or fails."""
+    for name in _REQUEST:
+        setattr(request, name, None)
+
+
+def hands_on(options: Mapping[str, Any]) -> bool:
+    return any(options.get(name) for name in _OPTIONS)
+
+
+def was_handed(request: Any) -> bool:
+    """Whether a message in a worker has something to hand on."""
+    return any(getattr(request, name, None) for name in _REQUEST)
+
+
+def sign_moving(keyring: Keyring, task: str, args: Any, kwargs: Any, options: dict[str, Any]) -> None:
+    """Signs a message of a task outside governance that hands on others: of Celery's own, or with a canvas of its own.
+
+    One whose arguments are no JSON stays unsigned, and is refused where it arrives.
+    """
+    try:
+        text = arguments_json(task, tuple(args or ()), dict(kwargs or {}), _UNBOUNDED)
+    except ArgumentsNotJson as problem:
+        log.warning("not signed", task=task, problem=str(problem))
+        return
+    headers = options.get("headers") or {}
+    options["headers"] = {
+        **headers,
+        "acp": signed(keyring, task, digest(task, text), headers.get("acp") or {}, options),
+    }
+
+
+def flaw_of_moving(
+    keyring: Keyring, task: str, header: Mapping[str, Any], request: Any, args: Any, kwargs: Any
+) -> str | None:
+    """Why a message of a task outside governance may hand nothing on; None when it may."""
+    proof = proof_of(keyring, task, header, request)
+    if proof.forged is not None:
+        return proof.forged
+    arrived = digest(task, arguments_json(task, args, kwargs, _UNBOUNDED))
+    return None if proof.digest == arrived else "its arguments are not those that were signed"
+
+
+def refused(gov: Governance, task: Any, action_id: str, args: Any, kwargs: Any, why: str) -> ActionDenied:
+    """Records that a message was refused, and says so to whoever waits for it.
+
+    The record has an id of its own: neither its command_id nor its task's id is taken from a message that may be
+    anybody's.
+    """
+    text = arguments_json(task.name, args, kwargs, _UNBOUNDED)
+    own_id = str(uuid5(NAMESPACE_OID, f"refused/{action_id}/{digest(task.name, text)}"))
+    terms = getattr(task, "terms", None)
+    submission = Submission(
+        action_id=own_id,
+        command_id=own_id,
+        name=task.name,
+        digest=digest(task.name, text),
+        message=pack(task.name, text, {}),
+        stream=terms.stream if terms else DEFAULT_STREAM,
+        risk=terms.risk if terms else Risk.HIGH,
+        idempotent=False,
+        correlation_id=own_id,
+        can_wait=False,
+    )
+    refuse(gov, submission, RULE, f"message {action_id} of {task.name}: {why}")
+    log.warning("message refused", action=action_id, task=task.name, why=why)
+    return ActionDenied(action_id, RULE, why, None, [])
+
+
+def _canvas(parts: list[Any]) -> str:
+    callbacks, errbacks, chain, chord = parts
+    lists = [_listed(callbacks), _listed(errbacks), list(chain or ())]
+    # As it arrives: over the wire every key is a string, and every signature a dict.
+    return sha256(canonical_json(loads(dumps([*lists, chord or None], default=_encode))))
+
+
+def _listed(signatures: Any) -> list[Any]:
+    if not signatures:
+        return []
+    return list(signatures) if isinstance(signatures, list | tuple) else [signatures]
