@@ -33,6 +33,7 @@ _COMMANDS = {
     "status": "acp_tasks.cli.stop:status",
     "stop": "acp_tasks.cli.stop:stop",
     "tokens": "acp_tasks.cli.tokens:tokens",
+    "usage": "acp_tasks.cli.usage:usage",
 }
 _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
@@ -58,6 +59,7 @@ _SUMMARIES = {
     "status": "What is stopped, what runs and waits, who works.",
     "stop": "Engage a kill switch, and see it through.",
     "tokens": "Who may decide, and how they prove it.",
+    "usage": "Who used how much, and whether the limits fit it.",
 }
 
 
