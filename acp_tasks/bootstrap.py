@@ -51,6 +51,11 @@ def governance() -> Governance:
 def assemble(settings: Settings) -> Parts:
     """Puts a process together from `settings`; nothing is kept, see `parts` for the process's own."""
     spool = Spool(settings.state_dir / "spool")
+    if settings.tracing:
+        # Imported here: without it nothing of it is there.
+        from acp_tasks import tracing
+
+        tracing.start()
     policy, source = _policy(settings.policy)
     gov = Governance(
         store=Store(settings.store_url, pool_size=settings.pool_size),

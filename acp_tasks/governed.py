@@ -47,6 +47,7 @@ from governance.operations.admit import Arrival, ended
 from governance.operations.answers import Dropped, NotSubmitted
 from governance.operations.relay import not_published
 from governance.operations.submit import Repeated, submit
+from governance.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -119,6 +120,12 @@ class GovernedTask(Task[Any, Any]):
             return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         options |= {"link": link, "link_error": link_error, "shadow": shadow}
+        with span("acp.submit", kind="producer", attributes={"acp.action.name": self.name}):
+            return self._submit(args, kwargs, task_id, producer, options)
+
+    def _submit(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: str | None, producer: Any, options: dict[str, Any]
+    ) -> AsyncResult[Any]:
         run = find_run()
         if run is not None and task_id == run.action_id:
             return self._next_attempt(run, args, kwargs, options)
@@ -304,7 +311,9 @@ class GovernedTask(Task[Any, Any]):
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
-        return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
+        attributes = {"acp.action.id": call.arrival.action_id, "acp.action.name": self.name}
+        with span("acp.action", kind="consumer", parent=header.get("trace"), attributes=attributes):
+            return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
 
     def resource_of(self, named: dict[str, Any]) -> str | None:
         """What arguments touch that an approver put in place, perhaps without knowing this task."""

@@ -15,6 +15,7 @@ from governance.core.actions import Submission
 from governance.core.instants import SECOND_US
 from governance.errors import InvalidOption
 from governance.operations.context import Governance
+from governance.tracing import traceparent
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -43,6 +44,9 @@ def make_submission(
     stream = asked.stream or terms.stream
     correlation_id = asked.correlation_id or options.get("root_id") or action_id
     header = replace(asked, command_id=command_id, stream=stream, correlation_id=correlation_id).header()
+    trace = traceparent()
+    if trace is not None:
+        header["trace"] = trace
     arguments_digest = digest(task.name, text)
     if parts.gov.signing is not None:
         header = signed(parts.gov.signing, task.name, arguments_digest, header, options)

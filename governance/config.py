@@ -75,6 +75,7 @@ class Settings(BaseSettings):
     alert_beat_s: float = Field(default=120.0, ge=0, description="silence of beat; 0: never")
     alert_scan_s: float = Field(default=300.0, ge=0, description="since a scan came to its end; 0: never")
     horizon: str = Field(default="", description="the horizon whose agent loop this fleet runs; acp run sets it")
+    tracing: bool = Field(default=False, description="spans by OpenTelemetry, with the extra otel")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
     @field_validator("database_url")

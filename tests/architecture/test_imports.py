@@ -25,6 +25,7 @@ SHARED = (
     "governance.policy_file",
     "governance.policy_model",
     "governance.policy_problems",
+    "governance.tracing",
     "governance.yaml_document",
     "governance.cel",
 )
