@@ -32,7 +32,7 @@ def exporter() -> Iterator[InMemorySpanExporter]:
 
 def trace_id_of(span: ReadableSpan) -> int:
     assert span.context is not None
-    return span.context.trace_id
+    return int(span.context.trace_id)
 
 
 @pytest.fixture
