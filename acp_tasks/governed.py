@@ -27,16 +27,7 @@ from acp_tasks.message import arguments_json, digest
 from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
-from acp_tasks.signature import (
-    flaw_of_moving,
-    flaw_of_new,
-    hand_nothing_on,
-    hands_on,
-    proof_of,
-    refused,
-    sign_moving,
-    was_handed,
-)
+from acp_tasks.signature import check_moving, flaw_of_new, hand_nothing_on, proof_of, refused, sign_moving
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
@@ -114,8 +105,7 @@ class GovernedTask(Task[Any, Any]):
             if not self.governed:
                 take_asked(options)
                 options |= {"link": link, "link_error": link_error}
-                if (self.moves_others or hands_on(options)) and (keyring := bootstrap.parts().gov.signing) is not None:
-                    sign_moving(keyring, self.name, args, kwargs, options)
+                sign_moving(self, args, kwargs, options)
                 return super().apply_async(args, kwargs, task_id, producer, shadow=shadow, **options)
             return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
@@ -193,7 +183,8 @@ class GovernedTask(Task[Any, Any]):
         if not self.governed:
             if request.called_directly:
                 return super().__call__(*args, **kwargs)
-            self._refuse_forged(request, args, kwargs)
+            if not request.is_eager:
+                check_moving(self, args, kwargs)
             return self.run(*args, **kwargs)
         run = find_run()
         if request.called_directly or request.id is None or (run is not None and run.action_id == request.id):
@@ -201,21 +192,6 @@ class GovernedTask(Task[Any, Any]):
         if request.is_eager:
             return self._direct(request.id, run, args, kwargs, lambda: self.run(*args, **kwargs))
         return self._from_message(request, request.id, args, kwargs)
-
-    def _refuse_forged(self, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A message outside governance may run its own task, but hands on nothing that a known key has not signed."""
-        if request.is_eager or not (self.moves_others or was_handed(request)):
-            return
-        gov = bootstrap.governance()
-        if gov.signing is None:
-            return
-        flaw = flaw_of_moving(gov.signing, self.name, header_of(request), request, args, kwargs)
-        if flaw is None:
-            return
-        hand_nothing_on(request)
-        if self.moves_others:
-            raise refused(gov, self, request.id, args, kwargs, flaw)
-        log.warning("nothing is handed on", action=request.id, task=self.name, why=flaw)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         header = header_of(request)
@@ -229,7 +205,11 @@ class GovernedTask(Task[Any, Any]):
         if isinstance(outcome, NotSubmitted):
             flaw = None if proof is None else flaw_of_new(proof, header, call.arrival.digest)
             if flaw is not None:
-                return self._refused(request, call, args, kwargs, flaw)
+                hand_nothing_on(request)
+                try:
+                    raise refused(call.gov, self, action_id, args, kwargs, flaw)
+                except StoreUnavailable as problem:
+                    return conclude(self, call, StoreAway(str(problem)))
             # Nobody submitted this message, so it is submitted here; what its header asks for is checked like a call.
             options = options_of(request)
             asked = take_asked(asked_of(header))
@@ -243,14 +223,6 @@ class GovernedTask(Task[Any, Any]):
                 return echo(self, call, submitted.action_id)
             outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         return conclude(self, call, outcome)
-
-    def _refused(self, request: Any, call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], flaw: str) -> Any:
-        hand_nothing_on(request)
-        try:
-            denial = refused(call.gov, self, call.arrival.action_id, args, kwargs, flaw)
-        except StoreUnavailable as problem:
-            return conclude(self, call, StoreAway(str(problem)))
-        raise denial
 
     def _direct(
         self, action_id: str, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], body: Callable[[], Any]

@@ -19,6 +19,8 @@ from uuid import NAMESPACE_OID, uuid5
 import structlog
 from kombu.utils.json import JSONEncoder
 
+from acp_tasks import bootstrap
+from acp_tasks.header import header_of
 from acp_tasks.message import arguments_json, digest, pack
 from governance.core.actions import Submission
 from governance.core.digest import canonical_json, sha256
@@ -91,41 +93,47 @@ def hand_nothing_on(request: Any) -> None:
         setattr(request, name, None)
 
 
-def hands_on(options: Mapping[str, Any]) -> bool:
-    return any(options.get(name) for name in _OPTIONS)
-
-
-def was_handed(request: Any) -> bool:
-    """Whether a message in a worker has something to hand on."""
-    return any(getattr(request, name, None) for name in _REQUEST)
-
-
-def sign_moving(keyring: Keyring, task: str, args: Any, kwargs: Any, options: dict[str, Any]) -> None:
+def sign_moving(task: Any, args: Any, kwargs: Any, options: dict[str, Any]) -> None:
     """Signs a message of a task outside governance that hands on others: of Celery's own, or with a canvas of its own.
 
     One whose arguments are no JSON stays unsigned, and is refused where it arrives.
     """
+    if not task.moves_others and not any(options.get(name) for name in _OPTIONS):
+        return
+    keyring = bootstrap.governance().signing
+    if keyring is None:
+        return
     try:
-        text = arguments_json(task, tuple(args or ()), dict(kwargs or {}), _UNBOUNDED)
+        text = arguments_json(task.name, tuple(args or ()), dict(kwargs or {}), _UNBOUNDED)
     except ArgumentsNotJson as problem:
-        log.warning("not signed", task=task, problem=str(problem))
+        log.warning("not signed", task=task.name, problem=str(problem))
         return
     headers = options.get("headers") or {}
-    options["headers"] = {
-        **headers,
-        "acp": signed(keyring, task, digest(task, text), headers.get("acp") or {}, options),
-    }
+    header = signed(keyring, task.name, digest(task.name, text), headers.get("acp") or {}, options)
+    options["headers"] = {**headers, "acp": header}
 
 
-def flaw_of_moving(
-    keyring: Keyring, task: str, header: Mapping[str, Any], request: Any, args: Any, kwargs: Any
-) -> str | None:
-    """Why a message of a task outside governance may hand nothing on; None when it may."""
-    proof = proof_of(keyring, task, header, request)
-    if proof.forged is not None:
-        return proof.forged
-    arrived = digest(task, arguments_json(task, args, kwargs, _UNBOUNDED))
-    return None if proof.digest == arrived else "its arguments are not those that were signed"
+def check_moving(task: Any, args: Any, kwargs: Any) -> None:
+    """A message outside governance may run its own task, but hands on nothing that a known key has not signed.
+
+    Raises ActionDenied for one of Celery's own, which does nothing else.
+    """
+    request = task.request
+    if not task.moves_others and not any(getattr(request, name, None) for name in _REQUEST):
+        return
+    gov = bootstrap.governance()
+    if gov.signing is None:
+        return
+    proof = proof_of(gov.signing, task.name, header_of(request), request)
+    flaw = proof.forged
+    if flaw is None and proof.digest != digest(task.name, arguments_json(task.name, args, kwargs, _UNBOUNDED)):
+        flaw = "its arguments are not those that were signed"
+    if flaw is None:
+        return
+    hand_nothing_on(request)
+    if task.moves_others:
+        raise refused(gov, task, request.id, args, kwargs, flaw)
+    log.warning("nothing is handed on", action=request.id, task=task.name, why=flaw)
 
 
 def refused(gov: Governance, task: Any, action_id: str, args: Any, kwargs: Any, why: str) -> ActionDenied:
