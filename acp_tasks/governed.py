@@ -27,7 +27,7 @@ from acp_tasks.message import arguments_json, digest
 from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
-from acp_tasks.signature import check_moving, flaw_of_new, hand_nothing_on, proof_of, refused, sign_moving
+from acp_tasks.signature import check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
@@ -194,12 +194,10 @@ class GovernedTask(Task[Any, Any]):
         return self._from_message(request, request.id, args, kwargs)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        proof = examined(self)
         header = header_of(request)
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
-        proof = None if call.gov.signing is None else proof_of(call.gov.signing, self.name, header, request)
         if proof is not None:
-            if proof.forged is not None:
-                hand_nothing_on(request)
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         if isinstance(outcome, NotSubmitted):

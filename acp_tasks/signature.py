@@ -76,6 +76,26 @@ def proof_of(keyring: Keyring, task: str, header: Mapping[str, Any], request: An
     return Proof(None, arguments)
 
 
+def examined(task: Any) -> Proof | None:
+    """What the signature of the message that `task` works on says; None when this process asks for none.
+
+    Before anything else is done with it: whatever is raised from here on, a forged message hands nothing on, neither
+    to the callbacks nor to the errbacks that came with it.
+    """
+    keyring = bootstrap.governance().signing
+    if keyring is None:
+        return None
+    request = task.request
+    try:
+        proof = proof_of(keyring, task.name, header_of(request), request)
+    except Exception:
+        hand_nothing_on(request)
+        raise
+    if proof.forged is not None:
+        hand_nothing_on(request)
+    return proof
+
+
 def flaw_of_new(proof: Proof, header: Mapping[str, Any], arrived: str) -> str | None:
     """Why a message whose action nobody has submitted may not be submitted by the worker; None when it may."""
     if proof.forged is not None:
@@ -121,10 +141,9 @@ def check_moving(task: Any, args: Any, kwargs: Any) -> None:
     request = task.request
     if not task.moves_others and not any(getattr(request, name, None) for name in _REQUEST):
         return
-    gov = bootstrap.governance()
-    if gov.signing is None:
+    proof = examined(task)
+    if proof is None:
         return
-    proof = proof_of(gov.signing, task.name, header_of(request), request)
     flaw = proof.forged
     if flaw is None and proof.digest != digest(task.name, arguments_json(task.name, args, kwargs, _UNBOUNDED)):
         flaw = "its arguments are not those that were signed"
@@ -132,7 +151,7 @@ def check_moving(task: Any, args: Any, kwargs: Any) -> None:
         return
     hand_nothing_on(request)
     if task.moves_others:
-        raise refused(gov, task, request.id, args, kwargs, flaw)
+        raise refused(bootstrap.governance(), task, request.id, args, kwargs, flaw)
     log.warning("nothing is handed on", action=request.id, task=task.name, why=flaw)
 
 

@@ -11,7 +11,7 @@ from acp_tasks.message import arguments_json, digest
 from acp_tasks.publish import deliver
 from acp_tasks.signature import signed
 from governance.core.signing import Keyring
-from governance.errors import ActionDenied
+from governance.errors import ActionDenied, ArgumentsTooLarge, InvalidOption
 from governance.operations import decide, reports
 from tests.support.fleet import Shop, assert_intact, failure
 from tests.support.governed import ANN
@@ -106,6 +106,9 @@ def test_a_signed_message_hands_on_what_was_signed_with_it(signing: Shop) -> Non
     for hung in ({"link": evil}, {"link_error": evil}, {"chain": [evil]}):
         forged = header([folder], command_id=f"hung-{next(iter(hung))}")
         refused(signing, send("t.effect", (folder,), headers=forged, **hung), "what it hands on, was changed")
+    for header_or_arguments in ({"headers": {"acp": "root"}}, {"args": ("x" * 300_000,)}):
+        error = failure(send("t.effect", link_error=evil, **header_or_arguments))
+        assert isinstance(error, InvalidOption | ArgumentsTooLarge)
     refused(signing, send("celery.starmap", (dict(evil), [(folder,)])), "it is not signed")
     # A task outside governance runs, and hands on nothing.
     assert isinstance(failure(send("t.noted", link_error=evil)), TypeError)
