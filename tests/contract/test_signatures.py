@@ -30,7 +30,7 @@ def desk(database_url: str) -> Iterator[Desk]:
     [
         *("org = 'o2'", "org = 'o2', filled = 'org'", "cost_micros = 0", "stream = 'small'", "risk = 'medium'"),
         *("agent_id = 'x'", "model = 'x'", "message = '{}'", "signature = NULL", "signature = 'k9|a|b|c'"),
-        *("direct = true", "digest = 'other'", "resource = 'file:1'", "command_id = 'c2'"),
+        *("direct = true", "digest = 'other'", "resource = 'file-1'", "command_id = 'c2'"),
     ],
 )
 def test_a_row_that_was_changed_does_not_run(desk: Desk, change: str) -> None:
