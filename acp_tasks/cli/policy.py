@@ -10,6 +10,7 @@ import click
 from acp_tasks import bootstrap
 from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
+from governance.core.identity import MISSING, Identity, missing
 from governance.core.instants import SECOND_US
 from governance.core.money import cost_micros, token_count
 from governance.core.policy import (
@@ -138,10 +139,14 @@ def explain_(
     )
     gov = bootstrap.governance()
     explanation = explain(gov.policy, facts)
+    lacking = missing(Identity(user, team, org), gov.policy.require_identity)
     if output.wants_json():
-        output.write_json(_document(explanation, gov.policy.hash))
+        output.write_json({**_document(explanation, gov.policy.hash), "identity_missing": lacking})
     else:
         _write(explanation)
+        if lacking:
+            named = " and ".join(lacking)
+            click.echo(f"\nbefore any rule it is refused, unless the directory knows its {named}: {MISSING}")
     refused = isinstance(explanation.verdict, (Deny, Steer))
     click.get_current_context().exit(Exit.DENIED if refused else Exit.OK)
 
