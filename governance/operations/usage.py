@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from governance.core.ledger import Unit
 from governance.core.trends import LAYOUTS, Span
 from governance.core.usage import By, Judged, Used, Window, judge
-from governance.operations.context import Governance
+from governance.operations.context import CONTROL_STREAM, Governance
 from governance.store import usage
 
 
@@ -45,4 +45,6 @@ def fits(gov: Governance, window: Span) -> LimitsReport:
     since_us = until_us - LAYOUTS[window].window_us
     found = usage.limited(gov.store, since_us, until_us + 1)
     windows = [Window(row[0], row[1], Unit(row[2]), *map(int, row[3:])) for row in found]
-    return LimitsReport(window, since_us, until_us, tuple(judge(windows)))
+    # What happens to the fleet itself is charged to nobody.
+    charged = [one for one in windows if one.budget != f"session:{CONTROL_STREAM}"]
+    return LimitsReport(window, since_us, until_us, tuple(judge(charged)))
