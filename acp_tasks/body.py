@@ -2,16 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap, offspring
+from acp_tasks.header import header_of
 from acp_tasks.message import arguments_json, digest, pack, result_json
 from acp_tasks.run import Run, find_run, running
+from acp_tasks.signature import signed
 from acp_tasks.submission import instant
 from governance.core.digest import storable
+from governance.core.signing import sign
 from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort
 from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
 
@@ -98,13 +102,33 @@ def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) ->
     args, kwargs, options = run.retry
     text = arguments_json(task.name, args, kwargs, bootstrap.parts().settings.arguments_bytes_max)
     changed = digest(task.name, text)
+    resource = task.resource_of(task.named(args, kwargs))
+    keyring = call.gov.signing
+    if keyring is not None:
+        # Whoever ran it vouches for its next attempt.
+        headers = options.get("headers") or {}
+        header = signed(keyring, task.name, changed, headers.get("acp") or header_of(task.request), options)
+        options = {**options, "headers": {**headers, "acp": header}}
+    message = pack(task.name, text, options)
     return AskedToRetry(
         error=_text(error),
         not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us) or now_us,
-        message=pack(task.name, text, options),
+        message=message,
         digest=changed if changed != call.arrival.digest else None,
-        resource=task.resource_of(task.named(args, kwargs)),
+        resource=resource,
+        signature=_signature_of_retry(call, message, changed, resource),
     )
+
+
+def _signature_of_retry(call: Call, message: str, changed: str, resource: str | None) -> str | None:
+    """Of the row as it will be: the digest and the resource change with the arguments only."""
+    if call.gov.signing is None:
+        return None
+    before = call.running().action.signable
+    after = replace(before, message=message)
+    if changed != call.arrival.digest:
+        after = replace(after, digest=changed, resource=resource)
+    return sign(call.gov.signing, after)
 
 
 def _text(error: BaseException) -> str:

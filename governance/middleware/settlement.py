@@ -14,6 +14,7 @@ from governance.middleware.insistence import insist
 from governance.operations.context import Governance
 from governance.operations.finish import Fenced as FencedFinish
 from governance.operations.finish import Finish, Finished, Raised, finish
+from governance.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +26,10 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     """Ends the attempt with what the body did. The body is never run again to make up for a store that is away."""
     try:
         point("after_hold_before_run")
-        outcome = proceed()
+        with span("acp.run", attributes={"acp.attempt": call.running().ref.attempt}) as told:
+            outcome = proceed()
+            if isinstance(outcome, Failed):
+                told.fail(type(outcome.error).__name__)
     except call.interrupts as problem:
         # The time limit struck around the body and not in it.
         outcome = Failed(problem, Raised(type(problem).__name__, "the time limit passed"))
@@ -43,7 +47,8 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         topped_up=call.topped_up,
     )
     try:
-        finished = _written(call, ending)
+        with span("acp.finish", attributes=_said(ending)):
+            finished = _written(call, ending)
     except Exception as problem:
         # The store is there and refuses this content; the attempt ends all the same, with something it keeps.
         log.exception("outcome not recordable")
@@ -55,6 +60,14 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         log.warning("fenced", attempt=running.ref.attempt)
         return Fenced()
     return outcome
+
+
+def _said(ending: Finish) -> dict[str, str | int | None]:
+    return {
+        "acp.outcome": type(ending.outcome).__name__.lower(),
+        "acp.cost_micros": ending.usage.cost_micros,
+        "acp.tokens": ending.usage.tokens,
+    }
 
 
 def _written(call: Call, ending: Finish) -> Finished | None:

@@ -34,6 +34,7 @@ class AskedToRetry:
     message: str | None = None
     digest: str | None = None
     resource: str | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ def _change(finish: Finish) -> Change:
                 closings=closings,
                 closing_payload=payload,
             )
-        case AskedToRetry(error, not_before_us, message, digest, resource):
+        case AskedToRetry(error, not_before_us, message, digest, resource, signature):
             return retried(
                 finish.ref,
                 by,
@@ -143,6 +144,7 @@ def _change(finish: Finish) -> Change:
                 message=message,
                 digest=digest,
                 resource=resource,
+                signature=signature,
             )
         case _:
             assert_never(outcome)

@@ -11,9 +11,11 @@ from celery import Celery
 
 import beat_schedule
 from acp_tasks import current_run
-from tests.support import moved_clock
+from tests.support import moved_clock, spans_file
 
 moved_clock.install()
+if "SHOP_SPANS" in os.environ:
+    spans_file.install(os.environ["SHOP_SPANS"])
 app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],

@@ -90,6 +90,8 @@ actions = Table(
     Column("user", Text),
     Column("team", Text),
     Column("org", Text),
+    Column("filled", Text),  # parts of the identity that the directory said and the caller did not, by comma
+    Column("signature", Text),  # of whoever submitted it, see governance.core.signing; null: unsigned
     Column("risk", Text, nullable=False),
     Column("resource", Text),
     Column("model", Text),
