@@ -14,6 +14,10 @@ from acp_tasks import current_run
 from tests.support import moved_clock
 
 moved_clock.install()
+# A second for each, so that a test does not wait for them; unless it measures them as they are shipped.
+TICKS = {name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()}
+if os.environ.get("SHOP_BEAT") == "shipped":
+    TICKS = beat_schedule.SCHEDULE
 app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],
@@ -33,7 +37,7 @@ app.conf.update(
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
     },
-    beat_schedule={name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()},
+    beat_schedule=TICKS,
 )
 
 
