@@ -93,7 +93,6 @@ def _definition(sql: str) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
-@pytest.mark.parametrize("start", ["store", "older"])
 def test_the_newest_revision_is_the_one_that_alembic_comes_to() -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
@@ -105,6 +104,7 @@ def test_nobody_imports_alembic_who_does_not_migrate() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("start", ["store", "older"])
 def test_migrations_make_the_schema_that_the_tables_describe(
     store: Store, start: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
