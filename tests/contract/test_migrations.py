@@ -9,6 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -28,6 +30,13 @@ from tests.support.first_rows import (
     insert,
     ticket_row,
 )
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Nothing is in it yet."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
@@ -83,6 +92,17 @@ def _definition(sql: str) -> str:
     head, _, body = sql.partition(" (")
     parts = sorted(part.strip() for part in body.rstrip(")").split(", "))
     return f"{head} ({', '.join(parts)})"
+
+
+def test_the_newest_revision_is_the_one_that_alembic_comes_to() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.newest()
+
+
+def test_nobody_imports_alembic_who_does_not_migrate() -> None:
+    code = "import sys, acp_tasks, acp_tasks.app, acp_tasks.cli; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("start", ["store", "older"])

@@ -269,26 +269,6 @@ def test_an_early_turn_brings_the_new_policy_and_no_fresh_budget(desk: Desk, dat
     in_order(desk)
 
 
-@pytest.mark.parametrize(("length", "edges"), [("4h", [(0, 60), (60, 240), (240, 480)]), ("15m", [(0, 60), (60, 75)])])
-def test_a_policy_with_another_length_begins_where_the_present_window_ends(
-    desk: Desk, database_url: str, length: str, edges: list[tuple[int, int]]
-) -> None:
-    desk.finish(desk.admitted(desk.submit()))
-    changed = POLICY.replace("default: {window: 1h", f"default: {{window: {length}")
-    newer = Desk(make_governance(database_url, policy=changed, clock=desk.gov.clock))
-    assert newer.admitted(newer.submit()).ref.session_id == desk.gov.sessions["default"].id, "a window keeps its policy"
-    for _ in edges[1:]:
-        # Beat and the workers have the new policy, and one process still has the old one.
-        pass_s(desk, (line(desk, desk.gov.sessions["default"].id).window_end_us - desk.gov.clock.now_us()) / 1_000_000)
-        rotate(newer.gov, "test")
-        run = desk.admitted(desk.submit())
-        assert line(desk, run.ref.session_id).policy_hash == newer.gov.policy.hash
-        desk.finish(run)
-    newer.gov.store.close()
-    assert sessions(desk) == edges
-    in_order(desk)
-
-
 def test_who_may_turn_what(desk: Desk) -> None:
     desk.submit()
     with pytest.raises(NotAllowed):
