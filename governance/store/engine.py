@@ -48,8 +48,8 @@ class Store:
         )
         self._gate = ForkGate()
         self._held = Held(self.engine, pool_size=pool_size)
-        # Whether the last admission had to queue for an account's lock.
-        self.queueing = False
+        # For how many more writes an account counts as hot; an admission that waited for its lock starts them anew.
+        self.queueing = 0
         self._statements: list[list[int]] = []
         event.listen(self.engine, "connect", self._count_statements_of)
 

@@ -21,16 +21,18 @@ from governance.store.parameters import (
 # Whether an admission waited for somebody's lock, as the server saw it: a client may only have waited for a processor.
 # Where nobody waits, one commit is faster.
 _QUEUED = ", clock_timestamp() - statement_timestamp() > interval '5 ms'"
+# Of many writers a few find the account free: it is still a hot one.
+_QUEUEING_WRITES = 8
 _NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
 
 
 def apply_wide(store: Store, change: Change) -> bool:
     """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for."""
-    release_early = store.queueing and bool(change.holds or change.closings)
+    release_early = store.queueing > 0 and bool(change.holds or change.closings)
     sql, values = wide(change)
     found = store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values)
-    if change.holds:
-        store.queueing = bool(found[0][1])
+    waited = bool(change.holds) and bool(found[0][1])
+    store.queueing = _QUEUEING_WRITES if waited else max(store.queueing - 1, 0)
     return bool(found[0][0])
 
 
