@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from celery.backends.base import BaseKeyValueStoreBackend
 from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap, offspring
@@ -81,8 +82,7 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
         return
     try:
         if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
-            started = {"pid": os.getpid(), "hostname": request.hostname}
-            task.backend.store_result(request.id, started, "STARTED", request=request)
+            _store_started(task.backend, request)
         if call.running().action.published_us != call.running().action.created_us:
             # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a
             # retry is seen.
@@ -93,6 +93,21 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
     except Exception as problem:
         # Telemetry may be lost; the attempt is admitted.
         log.warning("start not announced", problem=repr(problem))
+
+
+def _store_started(backend: Any, request: Any) -> None:
+    """Celery reads first, so that a message that came late hides no outcome; of an admitted attempt there is none."""
+    started = {"pid": os.getpid(), "hostname": request.hostname}
+    # Any: its types do not know what it is made of.
+    key_value: Any = BaseKeyValueStoreBackend
+    if not isinstance(backend, key_value):
+        backend.store_result(request.id, started, "STARTED", request=request)
+        return
+    meta = backend._get_result_meta(result=started, state="STARTED", traceback=None, request=request)
+    meta["task_id"] = request.id
+    backend._ensure_retryable(
+        backend._set_with_state, backend.get_key_for_task(request.id), backend.encode(meta), "STARTED"
+    )
 
 
 def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:
