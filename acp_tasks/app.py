@@ -19,7 +19,8 @@ _APPROVAL_S_MAX = 30 * 24 * 3600
 
 def make_app(settings: Settings) -> Celery:
     """The fleet's app: every task governed, the support desk's tasks, beat's schedule."""
-    app = Celery("acp_tasks", task_cls="acp_tasks:GovernedTask", include=["acp_tasks.agents.desk"])
+    desk = ["acp_tasks.agents.desk", "acp_tasks.agents.desk_agent"]
+    app = Celery("acp_tasks", task_cls="acp_tasks:GovernedTask", include=desk)
     app.conf.update(celery_settings(settings))
     if settings.horizon:
         desk_loop(app, find_horizon(settings.horizon))

@@ -12,13 +12,14 @@ from celery.exceptions import Ignore, Reject, Retry
 from acp_tasks import bootstrap, offspring
 from acp_tasks.header import header_of
 from acp_tasks.message import arguments_json, digest, pack, result_json
-from acp_tasks.run import Run, find_run, running
+from acp_tasks.run import Run, Waiting, find_run, running
 from acp_tasks.signature import signed
 from acp_tasks.submission import instant
 from governance.core.digest import storable
+from governance.core.instants import SECOND_US
 from governance.core.signing import sign
-from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort
-from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
+from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort, Suspending
+from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded, Suspended
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -68,6 +69,9 @@ def _failed(task: "GovernedTask", call: Call, run: Run, error: Exception) -> Ran
             return Failed(error, Raised("Retry", _text(error)))
         case Retry():
             return Retrying(error, _asked_to_retry(task, call, run, error))
+        case Waiting() if call.arrival.can_wait:
+            until_us = call.gov.clock.now_us() + int(error.look_again_s * SECOND_US)
+            return Suspending(error.action_ids, Suspended(_text(error), until_us))
         case Ignore():
             return Failed(error, Succeeded("null"))
         case Reject() if getattr(error, "requeue", False):

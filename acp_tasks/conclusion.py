@@ -9,11 +9,22 @@ from celery.exceptions import Ignore, Reject
 
 from acp_tasks.message import result_of
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, options_of, publish, redelivered
+from acp_tasks.waking import wake, wake_if_due
 from governance.core.actions import State
 from governance.core.instants import iso
 from governance.errors import ActionCancelled, ActionDenied, ActionFailed
 from governance.faults import point
-from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort, StoreAway
+from governance.middleware.call import (
+    Call,
+    Failed,
+    Fenced,
+    Outcome,
+    Retrying,
+    Returned,
+    StoppedShort,
+    StoreAway,
+    Suspending,
+)
 from governance.operations.admit import ended
 from governance.operations.answers import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry
@@ -44,10 +55,17 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
             if not ending.in_doubt:
                 raise ActionCancelled(call.arrival.action_id, ending.rule, ending.reason, None, [])
             # Its caller is told once a person has said what became of it.
+        case Suspending(awaited, ending):
+            _announce(task, call, "deferred", ending.reason)
+            point("after_agent_wait_before_look")
+            wake_if_due(task.app, call.gov, call.arrival.action_id, awaited)
         case Parked(_, rule, reason):
             _announce(task, call, "awaiting_approval", f"{rule}: {reason}")
         case Deferred(_, until_us, reason, paused):
             _announce(task, call, "deferred", reason if paused else f"until {iso(until_us)}: {reason}")
+            if redelivered(task.request):
+                # Its worker died before it could look whether what it waits for has ended.
+                wake(task.app, call.gov, call.arrival.action_id)
         case StoreAway(problem):
             _send_back(task, _STORE_AWAY_DELAY_S, problem)
         case Dropped(action_id, why):

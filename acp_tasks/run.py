@@ -35,6 +35,22 @@ class Halt:
     reason: str
 
 
+class Waiting(Exception):
+    """Raised by a body that waits for other actions: its attempt ends here, without a result and without a failure.
+
+    The action holds no worker and no message. Once one of `action_ids` has ended, or after `look_again_s` of the
+    fleet's clock at the latest, a further attempt begins, which finds what this one saved with `run.save_progress`.
+    Each of `action_ids` carries `wakes(run)` as its `link` and `link_error`.
+    """
+
+    def __init__(self, action_ids: tuple[str, ...], look_again_s: float = 60.0) -> None:
+        super().__init__(action_ids, look_again_s)
+        self.action_ids, self.look_again_s = action_ids, look_again_s
+
+    def __str__(self) -> str:
+        return f"waits for {', '.join(self.action_ids)}"
+
+
 class Run:
     """One attempt of a governed action, while its body runs."""
 
@@ -186,6 +202,18 @@ class Run:
     def last_checkpoint(self) -> SavedPoint | None:
         """The latest restore point of this stream that holds an agent's state, None when there is none."""
         return checkpoints.last_state(self._call.gov, self._running.action.stream)
+
+    def save_progress(self, state: object) -> None:
+        """Saves how far this action has come, JSON of at most 256 KiB, in place of what it saved before.
+
+        Raises InvalidOption, and AttemptFenced when this attempt has lost its action: then it must go no further.
+        """
+        actor = self._running.action.agent_id or f"worker:{self._call.lease.worker_id}"
+        checkpoints.save_progress(self._call.gov, self._running.ref, state, actor=actor)
+
+    def progress(self) -> Any:
+        """What this action saved last, in this attempt or an earlier one; None when it never did."""
+        return checkpoints.progress(self._call.gov, self._running.ref.id)
 
     def emit(self, kind: str, payload: Mapping[str, object] | None = None) -> None:
         """Writes the event `agent.<kind>` to the session's trail. Raises AttemptFenced, InvalidOption."""

@@ -22,6 +22,8 @@
     ├── StateConflict             somebody decided first
     ├── AttemptFenced             this attempt no longer owns its action
     ├── NoCurrentRun
+    ├── ToolCallParked            an agent's tool call waits, and its run with it
+    ├── ExtraMissing              an optional library is not installed
     ├── ActionFailed              the recorded failure of an earlier delivery, told again
     ├── ModelCallRefused          governance said no to a call of a model inside an action
     ├── ModelCallFailed           its endpoint did, or could not be reached
@@ -212,6 +214,23 @@ class AttemptFenced(GovernanceError):
 
 class NoCurrentRun(GovernanceError):
     """current_run() was called outside a governed action: call it inside the body of a governed task"""
+
+
+class ToolCallParked(GovernanceError):
+    """the tool call became action {action_id}, which waits ({rule}: {reason}): stop the run here and call again with
+    the same ids once that is over"""
+
+    fields = ("action_id", "ticket_id", "rule", "reason")
+    action_id: str
+    ticket_id: str | None
+    rule: str
+    reason: str
+
+
+class ExtraMissing(GovernanceError):
+    """{library} is not installed: pip install 'acp-tasks[{extra}]'"""
+
+    fields = ("library", "extra")
 
 
 class ActionFailed(GovernanceError):

@@ -18,6 +18,10 @@ POINTS: Final = (
     "after_reclaim_before_publish",
     "after_relay_claim_before_publish",
     "after_first_of_pruned",
+    "after_agent_heard_before_save",
+    "after_agent_save_before_calls",
+    "after_agent_calls_before_wait",
+    "after_agent_wait_before_look",
 )
 
 _ARMED = os.environ.get("ACP_FAULT", "")

@@ -18,6 +18,8 @@ from governance.core.money import MICROS_PER_USD, cost_micros
 from governance.errors import CasesInvalid, InvalidAmount
 
 LINE_BYTES_MAX: Final = 1024 * 1024
+#: What the desk's agent thinks with, unless another one is named: the local fleet's own.
+MODEL: Final = "scripted-small"
 _SHOWN_MAX: Final = 80
 
 
@@ -105,18 +107,25 @@ class Request:
 
 
 def request_of(case: Case) -> Request:
-    """Routine cases are answered, a costly one is refunded, and what a critical one asks for nobody may do."""
+    """Without a model, by priority: routine cases are answered, costly ones refunded; for critical ones nobody may."""
     arguments = {"case_id": case.case_id}
     match case.priority:
         case Priority.LOW | Priority.MEDIUM:
             action = "case.reply"
-            arguments |= {"subject": case.subject, "body": case.body}
+            about = f"Thank you for writing about {case.subject!r}."
+            arguments["text"] = f"{about} We have looked at your case {case.case_id} and taken care of it."
         case Priority.HIGH:
             action = "case.refund"
             arguments["amount_usd"] = case.amount_usd or ""
         case Priority.CRITICAL:
             action = "account.close"
     return Request(action, arguments, f"case:{case.case_id}:{action}")
+
+
+def run_of(case: Case, model: str) -> Request:
+    """With a model: the desk's agent reads the case, and asks for what it thinks right."""
+    arguments = case.model_dump(mode="json", exclude_none=True, exclude={"user", "team", "org"})
+    return Request("desk.answer", {**arguments, "model": model}, f"case:{case.case_id}:agent")
 
 
 def read_cases(path: Path) -> Iterator[Line]:

@@ -33,6 +33,9 @@ from governance.core.digest import canonical_json, sha256
 
 # What a message asks for -> the tools that are called for it, by a part of their names. The first that matches counts.
 DESK: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    (r"(?m)^priority: critical", ("close",)),
+    (r"(?m)^priority: high", ("refund",)),
+    (r"(?m)^priority: (low|medium)", ("reply",)),
     (r"clos\w* (\w+ )?account|critical", ("close",)),
     (r"refund|money back|charged|amount_usd", ("refund",)),
     (r"", ("reply",)),

@@ -1,6 +1,6 @@
 """`acp run`: a whole governed fleet on this machine works through a support desk's cases, and proves it."""
 
-import importlib
+import importlib.util
 import itertools
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ import click
 from celery import Celery
 
 from acp_tasks import bootstrap, logs
-from acp_tasks.agents.cases import BadLine, Line, read_cases
+from acp_tasks.agents.cases import MODEL, BadLine, Line, read_cases
 from acp_tasks.agents.horizons import HORIZONS, find_horizon
 from acp_tasks.cli import output
 from acp_tasks.cli.context import SILENT
@@ -26,7 +26,7 @@ from acp_tasks.fleet.stack import Fleet, Plan
 from acp_tasks.fleet.state_folder import locked_folder
 from acp_tasks.fleet.summary import Summary
 from governance.config import load_settings
-from governance.errors import CasesInvalid
+from governance.errors import CasesInvalid, ExtraMissing
 from governance.operations import audit
 from governance.operations.scorecard import score
 from governance.policy_file import parse_policy, read_policy
@@ -54,6 +54,8 @@ _SIGNALLED = 128
 @click.option("--db", "database", metavar="sqlite|postgres|URL", help="The store; else as the horizon has it.")
 @click.option("--broker", metavar="URL", help="Use this broker instead of starting one.")
 @click.option("--model-url", metavar="URL", help="Use this OpenAI-compatible endpoint instead of starting one.")
+@click.option("--agent", is_flag=True, help="Have a model read the cases: each is a run of the desk's agent.")
+@click.option("--model", default=MODEL, show_default=True, metavar="NAME", help="The model of --agent.")
 @click.option("--workers", type=click.IntRange(1, 32), help="Worker processes; else as the horizon has it.")
 @click.option("--concurrency", type=click.IntRange(1, 64), default=2, show_default=True, help="Children of a worker.")
 @click.option("--state-dir", type=click.Path(path_type=Path), metavar="DIR", help="Default: ACP_STATE_DIR, else .acp.")
@@ -82,6 +84,8 @@ def run(
     database: str | None,
     broker: str | None,
     model_url: str | None,
+    agent: bool,
+    model: str,
     workers: int | None,
     concurrency: int,
     state_dir: Path | None,
@@ -111,6 +115,10 @@ def run(
         workers=workers or chosen.workers,
         concurrency=concurrency,
     )
+    if agent and (compress or horizon != "hour"):
+        raise click.UsageError("--agent is for an hour's cases that are all taken at once")
+    if agent and importlib.util.find_spec("pydantic_ai") is None:
+        raise ExtraMissing("pydantic-ai", "pydantic-ai")
     lives = Living(chosen, compress or 1.0, deadline) if compress or horizon != "hour" else None
     lines = _lines(path, shipped=cases is None, strict=strict)
     display = make_display(live=not output.wants_json())
@@ -121,7 +129,8 @@ def run(
                 summary = live(lives, replace(plan, state_dir=folder), stack, display, path, lines, make=_app)
             else:
                 fleet = Fleet(replace(plan, state_dir=folder), stack)
-                summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline)
+                reader = model if agent else None
+                summary = _work(fleet, display, path, lines, strict=strict, deadline_s=deadline, model=reader)
             display.say("ending every process")
     except BaseException as error:
         request = _stop_behind(error)
@@ -151,6 +160,7 @@ def _work(
     *,
     strict: bool,
     deadline_s: float,
+    model: str | None,
 ) -> Summary:
     display.show(Picture(starting=["broker", "database"]))
     fleet.start_servers()
@@ -166,14 +176,17 @@ def _work(
         display.say("this database has admins: ask one for a token to decide with", "yellow")
     # By name: its effects are counted here, the tasks themselves run in the workers.
     desk = importlib.import_module("acp_tasks.agents.desk")
+    importlib.import_module("acp_tasks.agents.desk_agent")
     before = _line_count(desk.outbox_path())
-    shift = Shift(app, gov, fleet, display, deadline_s=deadline_s)
+    shift = Shift(app, gov, fleet, display, deadline_s=deadline_s, model=model)
     shift.carry_over()
     shift.enqueue(path, lines, strict=strict)
     shift.work()
     display.say("verifying")
     return Summary(
         card=score(gov, shift.watch.action_ids),
+        actions=score(gov, shift.watch.asked_ids).states,
+        runs=score(gov, shift.watch.run_ids).states,
         audit=audit.verify(gov),
         tally=shift.tally,
         effects=_line_count(desk.outbox_path()) - before,

@@ -1,5 +1,6 @@
 """What came of a shift: one document for machines, and the same for people."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ class Summary:
     """Everything that is known when a run ends."""
 
     card: Scorecard
+    actions: Mapping[str, int]
+    runs: Mapping[str, int]
     audit: Verification
     tally: Tally
     effects: int
@@ -47,7 +50,8 @@ class Summary:
         """The keys that scripts rely on, and what helps a person who reads it."""
         return {
             "ok": self.ok,
-            "actions": dict(self.card.states),
+            "actions": dict(self.actions),
+            "runs": dict(self.runs),
             "sessions": len(self.card.sessions),
             "denials": dict(self.card.denials),
             "spent_micros": self.card.spent_micros,
@@ -75,7 +79,8 @@ class Summary:
         output.write_fields(
             {
                 "cases": f"{tally.read} read, {tally.repeated} of them a repeat, {tally.skipped} lines skipped",
-                "actions": _listed(card.states),
+                "actions": _listed(self.actions),
+                "agent's runs": _listed(self.runs) or None,
                 "denied by": _listed(card.denials) or None,
                 "sessions": ", ".join(card.sessions),
                 "spent": usd(card.spent_micros),

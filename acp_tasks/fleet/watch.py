@@ -1,4 +1,4 @@
-"""Following actions until nothing more will happen to them by itself."""
+"""Following actions until nothing more will happen to them by itself; of an agent's runs also what they ask for."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,11 +6,15 @@ from itertools import islice
 from typing import Final
 
 from governance.core.actions import TERMINAL, State
+from governance.core.endings import WAITS
+from governance.core.instants import SECOND_US
 from governance.operations.context import Governance
-from governance.operations.scorecard import Standing, standings
+from governance.operations.scorecard import Standing, made_by, standings
 
 # Of a long queue the oldest are looked at: the rest waits behind them.
 _LOOKED_AT: Final = 500
+# What was made earlier than what is known by now may be committed so much later.
+_LATE_US: Final = 2 * SECOND_US
 
 
 class Watch:
@@ -21,6 +25,10 @@ class Watch:
         self._started_us = gov.clock.now_us()
         self._standings: dict[str, Standing | None] = {}
         self._open: dict[str, None] = {}
+        # Runs by their command_id, with what each has asked for.
+        self._runs: dict[str, list[str]] = {}
+        self._run_ids: set[str] = set()
+        self._seen: tuple[int, str] = (0, "")
 
     def add(self, action_id: str) -> bool:
         """False when it is watched already."""
@@ -29,6 +37,33 @@ class Watch:
         self._standings[action_id] = None
         self._open[action_id] = None
         return True
+
+    def follow(self, run_id: str, command_id: str) -> None:
+        """Watches a run of an agent, and from now on every action that it asks for."""
+        self.add(run_id)
+        self._runs.setdefault(command_id, [])
+        self._run_ids.add(run_id)
+
+    def discover(self, agent_id: str) -> None:
+        """Adds what the followed runs of an agent have asked for since the last time."""
+        if not self._runs:
+            return
+        while found := made_by(self._gov, agent_id, after=self._seen, limit=_LOOKED_AT):
+            for standing in found:
+                run = standing.command_id.rpartition(":")[0]
+                if run in self._runs and self.add(standing.id):
+                    self._runs[run].append(standing.id)
+            self._seen = (found[-1].created_us, found[-1].id)
+        self._seen = (max(self._seen[0] - _LATE_US, 0), "")
+
+    @property
+    def run_ids(self) -> list[str]:
+        return [action_id for action_id in self._standings if action_id in self._run_ids]
+
+    @property
+    def asked_ids(self) -> list[str]:
+        """Everything that is watched and no run."""
+        return [action_id for action_id in self._standings if action_id not in self._run_ids]
 
     @property
     def action_ids(self) -> list[str]:
@@ -72,13 +107,20 @@ class Watch:
         for standing in standings(self._gov, action_ids):
             known = self._standings[standing.id]
             self._standings[standing.id] = standing
-            if standing.settled:
+            if standing.settled and not self._goes_on(standing):
                 self._open.pop(standing.id, None)
             else:
                 self._open[standing.id] = None
             if known is None or known.state is not standing.state:
                 moved.append(standing)
         return moved
+
+    def _goes_on(self, standing: Standing) -> bool:
+        """Whether a run waits for nothing any more: it is woken in this moment."""
+        if standing.state is not State.DEFERRED or standing.rule != WAITS or standing.id not in self._run_ids:
+            return False
+        asked = [self._standings[one] for one in self._runs.get(standing.command_id, ())]
+        return all(known is not None and _over(known) for known in asked)
 
 
 def _over(standing: Standing) -> bool:

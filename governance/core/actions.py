@@ -1,7 +1,8 @@
 """The life of an action: its states, the edges between them, and the values that enter and leave it.
 
     submit ──► queued ──► running ──► succeeded | failed
-      │          ▲  │        │  └────► queued      (retry; lease lost and the action is idempotent)
+      │          ▲  │        │  ├────► deferred    (it waits for what it asked for)
+      │          │  │        │  └────► queued      (retry; lease lost and the action is idempotent)
       │          │  │        └───────► in_doubt    (lease lost and it is not) ──► queued | succeeded | failed
       ├─► parked ┘  ├─► deferred ──► queued        (not before its time)
       │     └────►──┴─► denied
@@ -41,6 +42,7 @@ EDGES: Mapping[str, frozenset[tuple[State | None, State]]] = {
     "action.submitted": frozenset({(None, State.QUEUED), (None, State.PARKED), (None, State.DENIED)}),
     "action.parked": frozenset({(State.QUEUED, State.PARKED)}),
     "action.deferred": frozenset({(State.QUEUED, State.DEFERRED)}),
+    "action.suspended": frozenset({(State.RUNNING, State.DEFERRED)}),
     "action.released": frozenset({(State.PARKED, State.QUEUED), (State.DEFERRED, State.QUEUED)}),
     "action.denied": frozenset({(State.QUEUED, State.DENIED), (State.PARKED, State.DENIED)}),
     "action.admitted": frozenset({(State.QUEUED, State.RUNNING)}),

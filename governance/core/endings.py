@@ -1,11 +1,15 @@
 """How an attempt ends, and its action with it or not: one constructor per edge, as in `governance.core.transitions`."""
 
 from collections.abc import Mapping
+from typing import Final
 
 from governance.core.actions import State
 from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.ledger import Closing
 from governance.core.tickets import MoveTicket
+
+# The rule behind the deferral of an action that waits for others.
+WAITS: Final = "waits"
 
 
 def cancelled(
@@ -165,6 +169,37 @@ def retried(
         expected=ref,
         event=event_of("action.retried", ref, by, State.QUEUED, payload),
         columns=columns,
+        closings=closings,
+    )
+
+
+def suspended(
+    ref: ActionRef,
+    by: Author,
+    *,
+    until_us: int,
+    reason: str,
+    closings: tuple[Closing, ...],
+    closing_payload: Mapping[str, object],
+) -> Change:
+    """The body waits for other actions: it goes on in a further attempt once one of them ends, at the latest then."""
+    return Change(
+        expected=ref,
+        event=event_of(
+            "action.suspended",
+            ref,
+            by,
+            State.DEFERRED,
+            {**closing_payload, "rule": WAITS, "reason": reason, "until_us": until_us},
+        ),
+        columns={
+            "state": State.DEFERRED,
+            "not_before_us": until_us,
+            "rule": WAITS,
+            "reason": reason,
+            "switch_id": None,
+            **_LEASE_GONE,
+        },
         closings=closings,
     )
 

@@ -9,7 +9,7 @@ from governance.middleware.spool import Spool
 from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.context import Governance
-from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded
+from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded, Suspended
 
 
 @dataclass(slots=True)
@@ -80,6 +80,14 @@ class StoppedShort:
 
 
 @dataclass(frozen=True, slots=True)
+class Suspending:
+    """The body waits for the end of the actions `awaited`, without a process."""
+
+    awaited: tuple[str, ...]
+    ending: Suspended
+
+
+@dataclass(frozen=True, slots=True)
 class Fenced:
     """The attempt lost its action while it ran: nothing it did counts any more, and Celery is told nothing."""
 
@@ -91,5 +99,5 @@ class StoreAway:
     problem: str
 
 
-Ran: TypeAlias = Returned | Failed | Retrying | StoppedShort
+Ran: TypeAlias = Returned | Failed | Retrying | StoppedShort | Suspending
 Outcome: TypeAlias = Ran | Fenced | StoreAway | Parked | Deferred | Denied | Cancelled | Ended | Dropped | NotSubmitted

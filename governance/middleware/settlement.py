@@ -10,7 +10,7 @@ import structlog
 from governance.core.ledger import Usage
 from governance.errors import StoreUnavailable
 from governance.faults import point
-from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort
+from governance.middleware.call import Call, Failed, Fenced, Outcome, Retrying, Returned, StoppedShort, Suspending
 from governance.middleware.insistence import insist
 from governance.operations.context import Governance
 from governance.operations.finish import Fenced as FencedFinish
@@ -34,7 +34,7 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     except call.interrupts as problem:
         # The time limit struck around the body and not in it.
         outcome = Failed(problem, Raised(type(problem).__name__, "the time limit passed"))
-    if not isinstance(outcome, Returned | Failed | Retrying | StoppedShort):
+    if not isinstance(outcome, Returned | Failed | Retrying | StoppedShort | Suspending):
         return outcome
     point("after_run_before_finish")
     running = call.running()

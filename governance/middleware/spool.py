@@ -17,11 +17,23 @@ from governance.core.changes import ActionRef
 from governance.core.ledger import Hold, Unit, Usage
 from governance.errors import StateDirUnusable, StoreUnavailable
 from governance.operations.context import Governance
-from governance.operations.finish import AskedToRetry, Finish, Outcome, Raised, Stopped, Succeeded, finish, give_back
+from governance.operations.finish import (
+    AskedToRetry,
+    Finish,
+    Outcome,
+    Raised,
+    Stopped,
+    Succeeded,
+    Suspended,
+    finish,
+    give_back,
+)
 
 log = structlog.get_logger(__name__)
 
-_OUTCOMES: dict[str, type[Outcome]] = {kind.__name__: kind for kind in (Succeeded, Raised, AskedToRetry, Stopped)}
+_OUTCOMES: dict[str, type[Outcome]] = {
+    kind.__name__: kind for kind in (Succeeded, Raised, AskedToRetry, Stopped, Suspended)
+}
 
 
 class Spool:

@@ -124,7 +124,7 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
 def ended(gov: Governance, action_id: str) -> Ended | Denied | Cancelled | None:
     """The outcome of an action, for whoever else waits for it; None while it has none."""
     action = actions.find(gov.store, action_id)
-    return None if action is None or action.ref.state not in TERMINAL else _outcome(action)
+    return None if action is None or action.ref.state not in TERMINAL else outcome_of(action)
 
 
 def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us: int) -> Admission | None:
@@ -133,7 +133,7 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
     if state in TERMINAL:
         # A redelivered message is the one whose worker died on the way to telling Celery.
         if arrival.redelivered or actions.delivered(gov.store, action.ref.id, now_us):
-            return _outcome(action)
+            return outcome_of(action)
         return Dropped(action.ref.id, f"it is {state} and was delivered")
     if state is State.PARKED:
         return Parked(action.ref.id, action.rule or "", action.reason or "")
@@ -372,7 +372,8 @@ def _answer(action: ActionRow, change: Change, decision: core.Decision, holds: t
             assert_never(decision)
 
 
-def _outcome(action: ActionRow) -> Ended | Denied | Cancelled:
+def outcome_of(action: ActionRow) -> Ended | Denied | Cancelled:
+    """Of an action that is over."""
     match action.ref.state:
         case State.DENIED:
             return _denied(action)

@@ -19,11 +19,12 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """Waits for a person; a decision publishes its message again."""
+    """Waits for a person; a decision publishes its message again. `ticket_id` is there for who asks, not to admit."""
 
     action_id: str
     rule: str
     reason: str
+    ticket_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,18 +65,25 @@ def save(gov: Governance, ref: ActionRef, stream: str, state: object, *, cycle: 
 
     Raises InvalidOption for what is no JSON or too large, AttemptFenced when the attempt has lost its action.
     """
-    try:
-        text = canonical_json(state)
-    except (TypeError, ValueError) as problem:
-        raise InvalidOption("state", type(state).__name__, f"JSON ({problem})") from None
-    if len(text.encode()) > STATE_BYTES_MAX:
-        raise InvalidOption("state", f"{len(text.encode())} bytes", f"at most {STATE_BYTES_MAX} bytes of JSON")
     if cycle is not None and (type(cycle) is not int or cycle < 0):
         raise InvalidOption("cycle", cycle, "a number from 0")
-    made = _made(gov, stream, ref.session_id, actor, ref.id, cycle, text)
+    made = _made(gov, stream, ref.session_id, actor, ref.id, cycle, _state_text(state))
     if not checkpoints.save(gov.store, made, _event(made, ref.attempt), attempt=ref.attempt):
         raise AttemptFenced(ref.id, ref.attempt)
     return made.id
+
+
+def save_progress(gov: Governance, ref: ActionRef, state: object, *, actor: str) -> None:
+    """Saves how far an action has come, for its next attempt; in place of what it saved before. Raises as `save`."""
+    made = _made(gov, _progress_of(ref.id), ref.session_id, actor, ref.id, None, _state_text(state))
+    if not checkpoints.save(gov.store, made, _event(made, ref.attempt), attempt=ref.attempt, alone=True):
+        raise AttemptFenced(ref.id, ref.attempt)
+
+
+def progress(gov: Governance, action_id: str) -> Any:
+    """What the last `save_progress` of an action saved, None when it never did. Raises StateConflict."""
+    point = last_state(gov, _progress_of(action_id))
+    return point.state if point is not None else None
 
 
 def last_state(gov: Governance, stream: str) -> SavedPoint | None:
@@ -165,6 +172,21 @@ def restore(gov: Governance, point: SavedPoint, *, reason: str, by: Principal) -
     with gov.store.transaction() as connection:
         append_in(connection, _restored(point, told, reason, by, now_us))
     return told
+
+
+def _progress_of(action_id: str) -> str:
+    """The stream that an action's own checkpoints stand in, apart from the restore points of its real one."""
+    return f"run:{action_id}"
+
+
+def _state_text(state: object) -> str:
+    try:
+        text = canonical_json(state)
+    except (TypeError, ValueError) as problem:
+        raise InvalidOption("state", type(state).__name__, f"JSON ({problem})") from None
+    if len(text.encode()) > STATE_BYTES_MAX:
+        raise InvalidOption("state", f"{len(text.encode())} bytes", f"at most {STATE_BYTES_MAX} bytes of JSON")
+    return text
 
 
 def _cancel(gov: Governance, point: SavedPoint, state: State, by: Principal) -> list[str]:

@@ -5,7 +5,16 @@ from typing import TypeAlias, assert_never
 
 from governance.core.actions import Lease, State
 from governance.core.changes import ActionRef, Author, Change
-from governance.core.endings import abandoned, cancelled, closing_payload, failed, interrupted, retried, succeeded
+from governance.core.endings import (
+    abandoned,
+    cancelled,
+    closing_payload,
+    failed,
+    interrupted,
+    retried,
+    succeeded,
+    suspended,
+)
 from governance.core.ledger import Hold, Usage, settle, void
 from governance.operations.context import Governance
 from governance.store import actions
@@ -46,7 +55,15 @@ class Stopped:
     in_doubt: bool
 
 
-Outcome: TypeAlias = Succeeded | Raised | AskedToRetry | Stopped
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The body waits for other actions, and goes on in a further attempt: by `until_us` at the latest."""
+
+    reason: str
+    until_us: int
+
+
+Outcome: TypeAlias = Succeeded | Raised | AskedToRetry | Stopped | Suspended
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +162,10 @@ def _change(finish: Finish) -> Change:
                 digest=digest,
                 resource=resource,
                 signature=signature,
+            )
+        case Suspended(reason, until_us):
+            return suspended(
+                finish.ref, by, until_us=until_us, reason=reason, closings=closings, closing_payload=payload
             )
         case _:
             assert_never(outcome)

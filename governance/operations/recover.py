@@ -18,7 +18,7 @@ from governance.core.switches import Switch
 from governance.core.transitions import denied
 from governance.operations.context import Governance
 from governance.operations.switches import killing
-from governance.store import actions, sweeps, workers
+from governance.store import actions, events, sweeps, workers
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
 
@@ -147,9 +147,10 @@ def _reclaim(gov: Governance, action: ActionRow, reason: str, actor: str) -> Sta
     elif action.direct:
         after = State.FAILED
         reason = f"{reason}; its caller went with it"
-    elif action.ref.attempt >= gov.limits.attempts_max:
+    elif (lost := events.count_of(gov.store, action.ref.id, "action.reclaimed") + 1) >= gov.limits.attempts_max:
+        # Attempts that ended by themselves, in a retry or waiting for others, are nobody's loss.
         after = State.FAILED
-        reason = f"{reason}; it was attempt {action.ref.attempt} of at most {gov.limits.attempts_max}"
+        reason = f"{reason}; it was lost {lost} times, {gov.limits.attempts_max} at most"
     else:
         after = State.QUEUED
     return _give_up(gov, action, after, reason, actor, "WorkerLost", delivered=action.direct and after is State.FAILED)

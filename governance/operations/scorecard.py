@@ -9,6 +9,8 @@ from sqlalchemy import RowMapping
 from governance.core.actions import TERMINAL, State
 from governance.operations.context import Governance
 from governance.operations.reports import BudgetLine, list_budgets
+from governance.store import actions
+from governance.store import standings as kept
 from governance.store.standings import of as standings_of
 from governance.store.standings import spent_micros, undelivered, waiting
 
@@ -20,6 +22,7 @@ class Standing:
     """Where an action stands."""
 
     id: str
+    command_id: str
     name: str
     session_id: str
     state: State
@@ -80,6 +83,17 @@ def open_commands(gov: Governance, prefix: str, limit: int) -> list[Standing]:
     return [_standing(row) for row in undelivered(gov.store, prefix, [*_LIVE, *TERMINAL], limit)]
 
 
+def made_by(gov: Governance, agent_id: str, *, after: tuple[int, str], limit: int) -> list[Standing]:
+    """What an agent asked for, the oldest first, behind the instant and the action of `after`."""
+    return [_standing(row) for row in kept.made_by(gov.store, agent_id, *after, limit)]
+
+
+def id_of(gov: Governance, command_id: str) -> str | None:
+    """The action that a command_id made; None when it made none."""
+    found = actions.find_by_command(gov.store, command_id, "")
+    return found.ref.id if found is not None else None
+
+
 def score(gov: Governance, action_ids: Sequence[str]) -> Scorecard:
     """What came of these actions so far."""
     states: Counter[str] = Counter()
@@ -107,6 +121,7 @@ def score(gov: Governance, action_ids: Sequence[str]) -> Scorecard:
 def _standing(row: RowMapping) -> Standing:
     return Standing(
         id=row["id"],
+        command_id=row["command_id"],
         name=row["name"],
         session_id=row["session_id"],
         state=State(row["state"]),

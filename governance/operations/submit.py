@@ -18,7 +18,7 @@ from governance.operations.context import Governance
 from governance.operations.directory import identity_now, identity_of
 from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
-from governance.store import actions, submissions
+from governance.store import actions, events, submissions
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,11 @@ def _verdict(policy: Policy, submission: Submission, resolved: Resolved) -> Verd
 def _first(gov: Governance, submission: Submission) -> Repeated:
     first = actions.find_by_command(gov.store, submission.command_id, submission.action_id)
     assert first is not None, "a conflicting row cannot vanish: actions are never deleted while they count"
-    if first.command_id != submission.command_id or first.digest != submission.digest:
+    same = first.digest == submission.digest or (
+        # An approver, or its own retry, may have put other arguments in place since.
+        first.name == submission.name and events.first_digest(gov.store, first.ref.id) == submission.digest
+    )
+    if first.command_id != submission.command_id or not same:
         raise CommandConflict(submission.command_id, f"action {first.ref.id} ({first.name})")
     return Repeated(first.ref.id, first.ref.state)
 

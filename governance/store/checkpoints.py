@@ -45,8 +45,11 @@ def control(store: Store, stream: str, session_id: str, limit: int) -> Mapping[s
     }
 
 
-def save(store: Store, checkpoint: Checkpoint, event: Event, *, attempt: int | None) -> bool:
-    """Writes a checkpoint and its event; with `attempt`, False unless that is the one that runs its action."""
+def save(store: Store, checkpoint: Checkpoint, event: Event, *, attempt: int | None, alone: bool = False) -> bool:
+    """Writes a checkpoint and its event; with `attempt`, False unless that is the one that runs its action.
+
+    `alone`: it takes the place of the earlier ones of its stream.
+    """
     owned = "FROM actions WHERE id = :e_action AND attempt = :e_attempt AND state = 'running'"
     with store.transaction() as connection:
         if attempt is None:
@@ -61,6 +64,9 @@ def save(store: Store, checkpoint: Checkpoint, event: Event, *, attempt: int | N
                 f"INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} {owned} RETURNING id",
                 event_values(event),
             )
+        if told and alone:
+            earlier = "DELETE FROM checkpoints WHERE stream = :stream RETURNING id"
+            rows(connection, earlier, {"stream": checkpoint.stream})
         if told:
             values = {name.strip(): getattr(checkpoint, name.strip()) for name in _COLUMNS.split(",")}
             rows(connection, f"INSERT INTO checkpoints ({_COLUMNS}) VALUES ({_PARAMETERS})", values)

@@ -31,6 +31,22 @@ def append_owned(store: Store, event: Event) -> bool:
     )
 
 
+def count_of(store: Store, action_id: str, kind: str) -> int:
+    """How many events of a kind an action's history has."""
+    found = store.read(
+        "SELECT count(*) FROM events WHERE action_id = :id AND kind = :kind", {"id": action_id, "kind": kind}
+    )
+    return int(found[0][0])
+
+
+def first_digest(store: Store, action_id: str) -> str | None:
+    """The digest that an action was submitted with; None when that part of its history was pruned."""
+    found = store.read(
+        "SELECT payload FROM events WHERE action_id = :id AND kind = 'action.submitted'", {"id": action_id}
+    )
+    return str(json.loads(found[0][0])["digest"]) if found else None
+
+
 def unsealed_sessions(store: Store, limit: int) -> list[str]:
     found = store.read(
         """SELECT session_id FROM (SELECT session_id, min(id) AS first FROM events WHERE seq IS NULL

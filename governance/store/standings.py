@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import RowMapping, Select, func, select
+from sqlalchemy import RowMapping, Select, func, select, tuple_
 
 from governance.core.actions import State
 from governance.core.ledger import Unit
@@ -31,6 +31,19 @@ def undelivered(store: Store, prefix: str, states: Sequence[State], limit: int) 
         select(actions)
         .where(actions.c.delivered_us.is_(None), actions.c.state.in_(states))
         .where(actions.c.command_id.startswith(prefix, autoescape=True))
+        .order_by(actions.c.created_us, actions.c.id)
+        .limit(limit)
+    )
+    with store.statement() as connection:
+        return list(connection.execute(query).mappings())
+
+
+def made_by(store: Store, agent_id: str, since_us: int, after_id: str, limit: int) -> list[RowMapping]:
+    """Actions of an agent from then on, the oldest first; of that very instant those with an id after `after_id`."""
+    query = (
+        select(actions)
+        .where(actions.c.agent_id == agent_id)
+        .where(tuple_(actions.c.created_us, actions.c.id) > (since_us, after_id))
         .order_by(actions.c.created_us, actions.c.id)
         .limit(limit)
     )

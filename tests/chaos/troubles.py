@@ -17,8 +17,9 @@ from tests.support.fleet import Shop, Worker
 WORKERS: Final = ("one", "two")
 BEATS: Final = ("beat1", "beat2")
 _HOUR_S: Final = 3600
-# Reached in a worker's processes; the other points are the producer's and the decider's.
-_IN_WORKERS: Final = tuple(point for point in POINTS if not point.startswith(("after_submit", "after_decision")))
+# Reached in a worker's processes; the other points are the producer's, the decider's and an agent's.
+_ELSEWHERE: Final = ("after_submit", "after_decision", "after_agent")
+_IN_WORKERS: Final = tuple(point for point in POINTS if not point.startswith(_ELSEWHERE))
 
 
 class Fleet:

@@ -19,6 +19,8 @@ IN_PRODUCER = {"after_submit_before_publish"}
 IN_DECIDER = {"after_decision_before_publish"}
 # What is pruned is over: tests/faults/test_retention.py.
 IN_PRUNER = {"after_first_of_pruned"}
+# No agent runs here: tests/agents/test_agent_task.py.
+IN_AGENT = {point for point in POINTS if point.startswith("after_agent_")}
 
 
 PRODUCE = """
@@ -63,7 +65,7 @@ def abandon(shop: Shop) -> Any:
     return result
 
 
-@pytest.mark.parametrize("point", [point for point in POINTS if point not in IN_PRUNER])
+@pytest.mark.parametrize("point", [point for point in POINTS if point not in IN_PRUNER | IN_AGENT])
 def test_a_kill_at_any_point_loses_and_doubles_nothing(shop: Shop, point: str) -> None:
     fault = {"ACP_FAULT": f"{point}:{shop.folder / 'died'}"}
     folder = str(shop.folder)

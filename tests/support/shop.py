@@ -24,7 +24,12 @@ app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],
     result_backend=os.environ["ACP_BROKER_URL"],
-    include=["tests.support.lasting", "tests.support.looping", "tests.support.modelling"],
+    include=[
+        "tests.support.lasting",
+        "tests.support.looping",
+        "tests.support.modelling",
+        *os.environ.get("SHOP_INCLUDE", "").split(),
+    ],
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,

@@ -10,6 +10,7 @@ from acp_tasks.cli.checks.finding import Finding, Status, failed
 from acp_tasks.cli.checks.fleet import beats, clocks, connections, control_queue, workers
 from acp_tasks.cli.context import celery_app
 from acp_tasks.control import JOBS
+from acp_tasks.waking import NAME as WAKE
 from governance.config import Settings
 from governance.errors import GovernanceError, StateDirUnusable
 from governance.middleware.spool import Spool
@@ -127,7 +128,7 @@ def _tasks(app: Celery) -> Iterator[Finding]:
         )
     else:
         yield Finding("tasks", Status.OK, "every task is governed or says that it is not")
-    out = [name for name in install.opted_out(app) if name not in JOBS]
+    out = [name for name in install.opted_out(app) if name not in (*JOBS, WAKE)]
     if out:
         yield Finding(
             "opted out", Status.WARN, ", ".join(out), "they run without limits, approval and audit: is that meant?"
