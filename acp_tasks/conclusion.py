@@ -28,7 +28,7 @@ from governance.middleware.call import (
 from governance.operations.admit import ended
 from governance.operations.answers import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry
-from governance.operations.relay import Outgoing, not_published, tell_again
+from governance.operations.relay import Outgoing, keep_echo, not_published, tell_again, told_echo
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _STORE_AWAY_DELAY_S = 5.0
-_ECHO_DELAY_S = 2.0
 
 
 def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
@@ -78,12 +77,16 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     raise Ignore
 
 
-def echo(task: "GovernedTask", call: Call, first_id: str) -> Any:
-    """A message whose command_id made another action ends as that one does."""
+def echo(task: "GovernedTask", call: Call, message: Outgoing, first_id: str) -> Any:
+    """A message whose command_id made another action ends as that one does; the relay sends it when that one has."""
     first = ended(call.gov, first_id)
     if first is None:
-        _send_back(task, _ECHO_DELAY_S, f"its command_id belongs to action {first_id}, which has not ended")
+        # Shown before it can be told: the other order could overwrite the outcome.
+        _announce(task, call, "deferred", f"its command_id belongs to action {first_id}, which has not ended")
+        keep_echo(call.gov, message, first_id, published=False)
         raise Ignore
+    # A worker that dies before it tells gives the message back, and whoever gets it comes here again.
+    told_echo(call.gov, message.action_id)
     return told_again(first)
 
 

@@ -7,6 +7,7 @@ starmap and chunks go through the same door at once: there is no way to the body
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 from uuid import NAMESPACE_OID, uuid5
@@ -26,6 +27,7 @@ from acp_tasks.message import arguments_json, digest
 from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
+from acp_tasks.signature import check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
 from governance.core.budgets import Payer
@@ -35,8 +37,10 @@ from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoppedShort, StoreAway
 from governance.operations.admit import Arrival, ended
 from governance.operations.answers import Dropped, NotSubmitted
-from governance.operations.relay import not_published
+from governance.operations.clearing import withdraw
+from governance.operations.relay import Outgoing, keep_echo, not_published
 from governance.operations.submit import Repeated, submit
+from governance.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +60,8 @@ class GovernedTask(Task[Any, Any]):
     throws = (ActionDenied,)
 
     governed: ClassVar[bool] = True
+    #: One of Celery's own: it runs nothing, it publishes or calls others.
+    moves_others: ClassVar[bool] = False
     risk: ClassVar[str | None] = None
     cost_usd: ClassVar[object] = None
     tokens: ClassVar[object] = None
@@ -73,6 +79,7 @@ class GovernedTask(Task[Any, Any]):
         if cls.__module__ == "celery.app.builtins":
             # Celery's own (chords, maps) only move what is governed by itself.
             cls.governed = False
+            cls.moves_others = True
         if cls.governed:
             options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream", "model")
             cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})
@@ -99,9 +106,18 @@ class GovernedTask(Task[Any, Any]):
         if not self.governed or self.app.conf.task_always_eager:
             if not self.governed:
                 take_asked(options)
+                options |= {"link": link, "link_error": link_error}
+                sign_moving(self, args, kwargs, options)
+                return super().apply_async(args, kwargs, task_id, producer, shadow=shadow, **options)
             return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         options |= {"link": link, "link_error": link_error, "shadow": shadow}
+        with span("acp.submit", kind="producer", attributes={"acp.action.name": self.name}):
+            return self._submit(args, kwargs, task_id, producer, options)
+
+    def _submit(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], task_id: str | None, producer: Any, options: dict[str, Any]
+    ) -> AsyncResult[Any]:
         run = find_run()
         if run is not None and task_id == run.action_id:
             return self._next_attempt(run, args, kwargs, options)
@@ -123,7 +139,9 @@ class GovernedTask(Task[Any, Any]):
             return self.AsyncResult(action_id)
         if isinstance(submitted, Repeated) and (task_id is None or submitted.action_id == task_id):
             return self.AsyncResult(submitted.action_id)
-        # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.
+        if isinstance(submitted, Repeated):
+            # A repeat inside a canvas has an id that somebody waits for: its message brings it the first one's outcome.
+            keep_echo(parts.gov, Outgoing(action_id, submission.message), submitted.action_id, published=True)
         point("after_submit_before_publish")
         countdown_s = wait_s(parts.gov, submission)
         if countdown_s > HELD_BY_CELERY_S_MAX:
@@ -138,11 +156,13 @@ class GovernedTask(Task[Any, Any]):
         try:
             return Task.apply_async(self, args, kwargs, task_id=action_id, producer=producer, **options)
         except BROKER_ERRORS as problem:
-            if isinstance(submitted, Repeated):
-                raise
             log.warning("not published", action=action_id, problem=str(problem))
             not_published(parts.gov, action_id)
             return self.AsyncResult(action_id)
+        except Exception as problem:
+            # Nobody can publish what Celery refuses, now or later: its caller has the exception, the record an end.
+            withdraw(parts.gov, action_id, f"Celery refused its message: {problem!r}")
+            raise
 
     def apply(self, args: Any = None, kwargs: Any = None, *rest: Any, **options: Any) -> Any:
         """Celery's own: runs here and now, admitted or refused; takes the same governance options as `apply_async`."""
@@ -167,7 +187,11 @@ class GovernedTask(Task[Any, Any]):
         """Runs the body if governance admits it; raises ActionDenied, or Celery's Ignore when this message is done."""
         request = self.request
         if not self.governed:
-            return super().__call__(*args, **kwargs) if request.called_directly else self.run(*args, **kwargs)
+            if request.called_directly:
+                return super().__call__(*args, **kwargs)
+            if not request.is_eager:
+                check_moving(self, args, kwargs)
+            return self.run(*args, **kwargs)
         run = find_run()
         if request.called_directly or request.id is None or (run is not None and run.action_id == request.id):
             return self._direct(_direct_id(run), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
@@ -176,21 +200,30 @@ class GovernedTask(Task[Any, Any]):
         return self._from_message(request, request.id, args, kwargs)
 
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        proof = examined(self)
         header = header_of(request)
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
+        if proof is not None:
+            call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         if isinstance(outcome, NotSubmitted):
+            flaw = None if proof is None else flaw_of_new(proof, header, call.arrival.digest)
+            if flaw is not None:
+                hand_nothing_on(request)
+                try:
+                    raise refused(call.gov, self, action_id, args, kwargs, flaw)
+                except StoreUnavailable as problem:
+                    return conclude(self, call, StoreAway(str(problem)))
             # Nobody submitted this message, so it is submitted here; what its header asks for is checked like a call.
             options = options_of(request)
             asked = take_asked(asked_of(header))
             try:
-                submitted = submit(
-                    call.gov, make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
-                )
+                submission = make_submission(self, bootstrap.parts(), action_id, args, kwargs, asked, options)
+                submitted = submit(call.gov, submission)
             except StoreUnavailable as problem:
                 return conclude(self, call, StoreAway(str(problem)))
             if submitted.action_id != action_id:
-                return echo(self, call, submitted.action_id)
+                return echo(self, call, Outgoing(action_id, submission.message), submitted.action_id)
             outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
         return conclude(self, call, outcome)
 
@@ -255,7 +288,9 @@ class GovernedTask(Task[Any, Any]):
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
-        return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
+        attributes = {"acp.action.id": call.arrival.action_id, "acp.action.name": self.name}
+        with span("acp.action", kind="consumer", parent=header.get("trace"), attributes=attributes):
+            return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
 
     def resource_of(self, named: dict[str, Any]) -> str | None:
         """What arguments touch that an approver put in place, perhaps without knowing this task."""

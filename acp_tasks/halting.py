@@ -20,7 +20,7 @@ from celery.worker.control import control_command
 from acp_tasks import bootstrap, interrupt, offspring
 from acp_tasks.heart import LostChild, find_heart
 from acp_tasks.interrupt import Nudge
-from acp_tasks.request import children_of, works_on
+from acp_tasks.request import children_of, request_of
 from acp_tasks.run import Halt
 from governance.errors import StoreUnavailable
 from governance.operations.context import Governance
@@ -56,8 +56,9 @@ class Halting:
         self._ended = False
         # What is being stopped, by (action, attempt).
         self._underway: dict[tuple[str, int], _Underway] = {}
-        # What of it can be interrupted, as it was at the last look.
+        # What of it can be interrupted, as it was at the last look, and the request of each child then.
         self._stopping: list[Stopping] = []
+        self._requests: dict[str, str | None] = {}
         # The children that a file of nudges lies there for.
         self._nudged: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="acp-halting", daemon=True)
@@ -108,11 +109,13 @@ class Halting:
 
     def _halt(self, gov: Governance) -> None:
         """One look."""
+        # Before what runs is read: who is at another request afterwards has ended what was read.
+        requests = {str(pid): request_of(pid) for pid in (*children_of(os.getpid()), os.getpid())}
         found = to_stop(gov, self.worker_id)
         self._note(gov, found)
+        self._requests = requests
         # A thread cannot be interrupted, it can only ask; a child that is gone is recovery's.
-        children = {str(pid) for pid in (*children_of(os.getpid()), os.getpid())}
-        self._stopping = [one for one in found if one.run.child in children]
+        self._stopping = [one for one in found if one.run.child in self._requests]
         self._kill_late()
         by_child: dict[str, list[Nudge]] = {}
         for one in self._stopping:
@@ -153,8 +156,10 @@ class Halting:
         now_s = time.monotonic()
         late = {one.run.child: one for one in self._stopping if now_s >= self._underway[one.run.key].until_s}
         for child, one in late.items():
-            if child == str(os.getpid()) or not works_on(int(child)):
-                # A solo worker would kill itself; a child that is between two messages has ended what it ran.
+            present = request_of(int(child))
+            if child == str(os.getpid()) or present is None or present != self._requests[child]:
+                # A solo worker would kill itself; a child that is between two messages, or at the next one, has ended
+                # what it ran.
                 continue
             log.warning("killed after its grace", worker=self.worker_id, child=child, action=one.run.action_id)
             offspring.kill_group(int(child))

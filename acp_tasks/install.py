@@ -9,6 +9,7 @@ from celery import Celery, bootsteps
 from celery.signals import beat_init, setup_logging, worker_init, worker_process_init, worker_shutdown
 
 from acp_tasks import bootstrap, interrupt, logs, offspring
+from acp_tasks.batched_events import BatchedEvents
 from acp_tasks.control import register_jobs
 from acp_tasks.drills.canary import register_drills
 from acp_tasks.halting import start_halting, stop_halting
@@ -32,6 +33,7 @@ def install(app: Celery) -> None:
         return
     _installed.add(app)
     app.steps["worker"].add(RequireGoverned)
+    app.steps["consumer"].add(BatchedEvents)
     register_jobs(app)
     register_drills(app)
     register_wake(app)

@@ -96,8 +96,8 @@ def _stop(runs: list[Run], halt: Halt, *, final: bool) -> None:
     for run in runs:
         run.halt = run.halt or halt
     innermost = runs[0]
-    if innermost.told or innermost.cut or not innermost.begun:
-        # It knows and cleans up, or has not begun and will look; what is left to it is the grace.
+    if innermost.told or innermost.cut or innermost.asking or not innermost.begun:
+        # It knows and cleans up, or is asking, or has not begun and will look; what is left to it is the grace.
         return
     if final or time.monotonic() - innermost.asked_s > _ATTENTIVE_S:
         for run in runs:

@@ -68,9 +68,9 @@ def children_at_work() -> Mapping[str, int | None] | None:
     return at_work
 
 
-def works_on(child_pid: int) -> bool:
-    """Whether a pool child has a request that it has accepted and not answered."""
-    return any(request.worker_pid == child_pid for request in list(state.active_requests))
+def request_of(child_pid: int) -> str | None:
+    """The id of the request that a pool child has accepted and not answered; None between two messages."""
+    return next((str(one.id) for one in list(state.active_requests) if one.worker_pid == child_pid), None)
 
 
 def children_of(pid: int) -> list[int]:

@@ -66,8 +66,9 @@ class Run:
         #: Set once a kill switch is known to cover this run, or one outside it; `told` once the body has asked since.
         self.halt: Halt | None = None
         self.told = False
-        #: Whether the body was cut by an exception, and when it last asked by itself.
+        #: Whether the body was cut by an exception; whether it is asking by itself just now, and when it last had.
         self.cut = False
+        self.asking = False
         self.asked_s = 0.0
         #: What actions made in this one inherit: stream, agent, identity, correlation.
         self.header = header
@@ -153,16 +154,21 @@ class Run:
         Also true once this attempt no longer owns its action: what it does from here on counts for nothing. While the
         store is away the last answer stands for as long as a lease lives, then the lease is presumed lost.
         """
-        self.asked_s = time.monotonic()
-        inside: list[Run] = []
-        run: Run | None = self
-        while run is not None:
-            inside.append(run)
-            run._check()
-            if run.halt is not None:
-                for one in inside:
-                    one.halt, one.told = one.halt or run.halt, True
-            run = run.outer
+        self.asking = True
+        try:
+            inside: list[Run] = []
+            run: Run | None = self
+            while run is not None:
+                inside.append(run)
+                run._check()
+                if run.halt is not None:
+                    for one in inside:
+                        one.halt, one.told = one.halt or run.halt, True
+                run = run.outer
+        finally:
+            # A store that is slow to answer makes nobody less attentive.
+            self.asked_s = time.monotonic()
+            self.asking = False
         return self.told or not self._owned
 
     def is_halted(self) -> bool:

@@ -27,7 +27,7 @@ from governance.operations.switches import GRACE_S, AttemptEnd, RunningAction, e
 
 log = structlog.get_logger(__name__)
 
-_REPLY_S: Final = 1.0
+_REPLY_S: Final = 2.0
 _POLL_S: Final = 0.02
 _BATCH: Final = 500
 # After the grace a child is killed, and its death has to reach the store.

@@ -9,11 +9,13 @@ from celery.utils.time import maybe_iso8601
 
 from acp_tasks.bootstrap import Parts
 from acp_tasks.message import arguments_json, digest, pack
+from acp_tasks.signature import signed
 from acp_tasks.terms import Asked, resource_of
 from governance.core.actions import Submission
 from governance.core.instants import SECOND_US
 from governance.errors import InvalidOption
 from governance.operations.context import Governance
+from governance.tracing import traceparent
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -42,12 +44,18 @@ def make_submission(
     stream = asked.stream or terms.stream
     correlation_id = asked.correlation_id or options.get("root_id") or action_id
     header = replace(asked, command_id=command_id, stream=stream, correlation_id=correlation_id).header()
+    trace = traceparent()
+    if trace is not None:
+        header["trace"] = trace
+    arguments_digest = digest(task.name, text)
+    if parts.gov.signing is not None:
+        header = signed(parts.gov.signing, task.name, arguments_digest, header, options)
     options["headers"] = {**(options.get("headers") or {}), "acp": header}
     return Submission(
         action_id=action_id,
         command_id=command_id,
         name=task.name,
-        digest=digest(task.name, text),
+        digest=arguments_digest,
         message=pack(task.name, text, options),
         stream=stream,
         risk=terms.risk,

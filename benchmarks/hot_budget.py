@@ -1,11 +1,11 @@
 """One hot budget: many clients hold and post on the same account at once, until its limit is reached exactly.
 
-    python -m benchmarks.hot_budget [--json] [--clients 50] [--holds N] [--processes P]
+    python -m benchmarks.hot_budget [--json] [--clients 50] [--stripes 16] [--holds N] [--processes P]
 
 A client's cycle is a hold and a post on one account, each the fleet's own guarded write (`governance.store.changes`):
-a hold moves one recorded action from queued to running, locks the account, takes the amount if it fits, and appends a
-ledger entry and an audit event; a post ends it. Each is one statement and one commit that is waited for. The actions
-were recorded beforehand.
+a hold moves one recorded action from queued to running, locks the account or one of its stripes, takes the amount if it
+fits, and appends a ledger entry and an audit event; a post ends it. Each is one statement and one commit that is waited
+for. The actions were recorded beforehand.
 
 The limit is 80 % of what the clients ask for and a post uses the whole hold, so what is used and held never sinks: any
 amount beyond the limit is an overshoot, and a denial before it was reached is a false one. A hold that is refused is
@@ -32,7 +32,9 @@ from governance.core.transitions import admitted
 from governance.operations.sessions import in_force
 from governance.operations.submit import submit
 from governance.store import schema
-from governance.store.changes import apply
+from governance.store.accounts import ACCOUNTS
+from governance.store.changes import apply, take
+from governance.store.engine import Store
 
 _AMOUNT = 1000
 _LIMIT_PERCENT = 80
@@ -41,7 +43,7 @@ _RUN_S_MAX = 300.0
 _POLICY = """
 version: 1
 streams:
-  default: {{window: 1d, timezone: UTC, limits: {{cost_usd: "{limit_usd}"}}}}
+  default: {{window: 1d, timezone: UTC, limits: {{cost_usd: "{limit_usd}"}}, stripes: {stripes}}}
 rules:
   - {{id: routine, match: {{risk: [low, medium]}}, effect: allow}}
 """
@@ -61,24 +63,24 @@ class Seen:
 def main() -> None:
     asked = _arguments()
     with servers(("postgres",), connections_max=asked.clients + 20) as started:
-        answer = measure(started.database("postgres"), asked.clients, asked.holds, asked.processes)
+        answer = measure(started.database("postgres"), asked.clients, asked.holds, asked.processes, asked.stripes)
     if asked.json:
         print(json.dumps(answer))
     else:
         print("\n".join(f"{name:16} {value}" for name, value in answer.items()))
 
 
-def measure(url: str, clients: int, holds: int, processes: int) -> dict[str, object]:
+def measure(url: str, clients: int, holds: int, processes: int, stripes: int) -> dict[str, object]:
     """Asks for `holds` holds of equal size with `clients` threads spread over `processes`."""
     processes = max(min(processes, clients), 1)
     limit = holds * _LIMIT_PERCENT // 100
-    policy = _POLICY.format(limit_usd=f"{limit * _AMOUNT / 1_000_000:.6f}")
+    policy = _POLICY.format(limit_usd=f"{limit * _AMOUNT / 1_000_000:.6f}", stripes=stripes)
     life = Life(url, policy=policy)
     try:
         session, names = _record(life, holds)
         account = account_id(session, Unit.COST)
         seen = _run(url, policy, session, names, clients, processes)
-        posted, held = life.gov.store.read("SELECT posted, held FROM accounts WHERE id = :id", {"id": account})[0]
+        _, used = _account(life.gov.store, account)
     finally:
         life.close()
     began_s, ended_s = min(part.began_s for part in seen), max(part.ended_s for part in seen)
@@ -88,14 +90,21 @@ def measure(url: str, clients: int, holds: int, processes: int) -> dict[str, obj
         "database": "postgres",
         "clients": clients,
         "processes": processes,
+        "stripes": stripes,
         "holds": admitted_count,
         "denied": sum(part.denied for part in seen),
         "holds_per_s": round(admitted_count / (ended_s - began_s), 1),
         "hold_p50_ms": round(percentile(hold_ms, 50), 2),
         "hold_p99_ms": round(percentile(hold_ms, 99), 2),
-        "overshoot": max(posted + held - limit * _AMOUNT, 0),
+        "overshoot": max(used - limit * _AMOUNT, 0),
         "false_denials": max(limit - admitted_count, 0),
     }
+
+
+def _account(store: Store, account: str) -> tuple[int, int]:
+    """Its limit, and what is posted and held."""
+    limit, used = store.read(f"SELECT limit_amount, posted + held FROM {ACCOUNTS} c WHERE id = :id", {"id": account})[0]
+    return int(limit), int(used)
 
 
 def _record(life: Life, holds: int) -> tuple[str, list[str]]:
@@ -178,7 +187,7 @@ def _client(life: Life, session: str, names: list[str], ready: threading.Barrier
     seen = Seen()
     store, clock = life.gov.store, life.gov.clock
     account = account_id(session, Unit.COST)
-    holds = (Hold(account, Unit.COST, _AMOUNT),)
+    wanted = (Hold(account, Unit.COST, _AMOUNT, life.gov.policy.plan_for("default").stripes),)
     store.read("SELECT 1", {})
     ready.wait(timeout=_START_S_MAX)
     ready.wait(timeout=_START_S_MAX)
@@ -187,20 +196,18 @@ def _client(life: Life, session: str, names: list[str], ready: threading.Barrier
         by = Author("worker:bench", clock.now_us())
         queued = ActionRef(name, session, State.QUEUED, 0)
         hold = admitted(
-            queued, by, session_id=session, lease=life.lease, holds=holds, ticket=None, rule="routine", epoch=0
+            queued, by, session_id=session, lease=life.lease, holds=wanted, ticket=None, rule="routine", epoch=0
         )
-        while not (taken := apply(store, hold)):
-            limit, used = store.read(
-                "SELECT limit_amount, posted + held FROM accounts WHERE id = :id", {"id": account}
-            )[0]
+        while (taken := take(store, hold)) is None:
+            limit, used = _account(store, account)
             if used + _AMOUNT > limit:
                 break
-        if not taken:
+        if taken is None:
             seen.denied += 1
             continue
         seen.hold_ms.append((time.monotonic() - began_s) * 1000)
         seen.admitted += 1
-        closings = settle(holds, Usage(cost_micros=_AMOUNT, tokens=0))
+        closings = settle(taken, Usage(cost_micros=_AMOUNT, tokens=0))
         running = ActionRef(name, session, State.RUNNING, 1)
         payload = closing_payload(closings)
         posted = apply(store, succeeded(running, by, result="null", closings=closings, closing_payload=payload))
@@ -213,6 +220,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Holds and posts of many clients on one budget, on PostgreSQL.")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--clients", type=int, default=50)
+    parser.add_argument("--stripes", type=int, default=16, help="rows that the budget's account is kept in")
     parser.add_argument("--holds", type=int, default=5000, help="how many are asked for; 80 % of them fit")
     parser.add_argument("--processes", type=int, default=2, help="processes that the clients are threads of")
     return parser.parse_args()

@@ -17,7 +17,8 @@ from governance.errors import SettingsInvalid
 # What the relay and the lease timings were proved on, and what Celery itself calls stable.
 _BROKERS = ("redis", "rediss", "unix", "sentinel", "amqp", "amqps", "memory")
 _HIDDEN = "***"
-_SECRETS = ("ACP_WEBHOOK_SECRET", "ACP_APPRISE_URLS")
+_SIGNING_SECRET_LENGTH_MIN = 16
+_SECRETS = ("ACP_SIGNING_KEYS", "ACP_WEBHOOK_SECRET", "ACP_APPRISE_URLS")
 
 
 class Settings(BaseSettings):
@@ -57,6 +58,9 @@ class Settings(BaseSettings):
     pool_size: int = Field(default=5, ge=1, le=100, description="database connections of one process")
     webhook_url: str = Field(default="", description="where approvals and alerts are told; empty: nowhere")
     webhook_secret: str = Field(default="", repr=False, description="signs what is told; several while one is replaced")
+    signing_keys: str = Field(
+        default="", repr=False, description="ID:SECRET of who may submit, the one that signs first; empty: unsigned"
+    )
     apprise_urls: str = Field(
         default="", repr=False, description="who else is told of alerts, as apprise URLs separated by spaces"
     )
@@ -74,6 +78,7 @@ class Settings(BaseSettings):
     model_key_file: Path | None = Field(default=None, description="the file that holds the key for it; empty: no key")
     model_timeout_s: float = Field(default=120.0, gt=0, description="silence of it after which a call failed")
     horizon: str = Field(default="", description="the horizon whose agent loop this fleet runs; acp run sets it")
+    tracing: bool = Field(default=False, description="spans by OpenTelemetry, with the extra otel")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
     @field_validator("database_url")
@@ -159,6 +164,26 @@ class Settings(BaseSettings):
             raise ValueError("expected base64 after whsec_, or a secret that does not begin with whsec_")
         return value
 
+    @field_validator("signing_keys")
+    @classmethod
+    def _signing_keys(cls, value: str) -> str:
+        ids = []
+        for pair in value.split():
+            key, _, secret = pair.partition(":")
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}", key) or len(secret) < _SIGNING_SECRET_LENGTH_MIN:
+                expected = f"ID:SECRET pairs separated by spaces, secrets of at least {_SIGNING_SECRET_LENGTH_MIN}"
+                raise ValueError(f"expected {expected} characters, such as k2:... k1:...")
+            ids.append(key)
+        if len(set(ids)) != len(ids):
+            raise ValueError("expected every key once: two secrets have the same id")
+        return value
+
+    @property
+    def signing_secrets(self) -> dict[str, bytes]:
+        """Secrets by the id of their key, the one that signs first; empty when nothing is signed."""
+        pairs = (pair.partition(":") for pair in self.signing_keys.split())
+        return {key: secret.encode() for key, _, secret in pairs}
+
     @field_validator("alert_budget_percent")
     @classmethod
     def _alert_budget_percent(cls, value: str) -> str:
@@ -188,6 +213,7 @@ class Settings(BaseSettings):
             shown[name] = _masked(text) if isinstance(text, str) and "://" in text else text
         shown["database_url"] = _masked(self.store_url)
         shown["webhook_secret"] = _HIDDEN if self.webhook_secret else ""
+        shown["signing_keys"] = " ".join(f"{key}:{_HIDDEN}" for key in self.signing_secrets)
         # Whatever comes after the scheme may be a key.
         shown["apprise_urls"] = " ".join(f"{url.partition('://')[0]}://{_HIDDEN}" for url in self.apprise_urls.split())
         return shown

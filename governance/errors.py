@@ -12,6 +12,7 @@
     │   ├── ResourceTemplateInvalid
     │   ├── ResultNotJson
     │   ├── PolicyInvalid
+    │   ├── DirectoryInvalid
     │   ├── SettingsInvalid
     │   ├── CasesInvalid
     │   └── StateDirUnusable
@@ -142,6 +143,18 @@ class PolicyInvalid(InvalidInput):
     def __str__(self) -> str:
         listed = "".join(f"\n  {problem}" for problem in self.problems)
         return f"the policy {self.path} is refused as a whole, nothing of it was loaded:{listed}"
+
+
+class DirectoryInvalid(InvalidInput):
+    """the directory {path} is refused as a whole, nothing of it was loaded: {problems}"""
+
+    fields = ("path", "problems")
+    path: str
+    problems: list[str]
+
+    def __str__(self) -> str:
+        listed = "".join(f"\n  {problem}" for problem in self.problems)
+        return f"the directory {self.path} is refused as a whole, nothing of it was loaded:{listed}"
 
 
 class SettingsInvalid(InvalidInput):

@@ -91,6 +91,7 @@ def parse_policy(text: str, path: str = "<policy>") -> Policy:
         rules=tuple(_rule(rule) for rule in model.rules),
         budgets=tuple(budget.as_budget() for budget in model.budgets),
         models=NO_MODELS if model.models is None else _models(model.models, policy_hash),
+        require_identity=frozenset(model.require_identity),
     )
 
 

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from governance.cel import CelCondition, compile_condition
+from governance.core import identity
 from governance.core.approvals import Chain, Level
 from governance.core.budgets import Part, TokenBudgetConfig
 from governance.core.instants import SECOND_US, iso
@@ -394,6 +395,7 @@ class PolicyModel(Model):
     rules: tuple[Annotated[RuleModel, Field(discriminator="effect")], ...]
     budgets: tuple[BudgetModel, ...] = ()
     models: ModelsModel | None = None
+    require_identity: Annotated[tuple[identity.Part, ...], BeforeValidator(_some)] = ()
 
 
 class AnyRule(BaseRule):

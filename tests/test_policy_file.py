@@ -44,6 +44,7 @@ streams:
     timezone: Europe/Berlin
     limits: {cost_usd: 0.10}
     on_exhausted: defer
+    stripes: 16
 rules:
   - {id: never, match: {action: "account.*", risk: critical}, effect: deny, reason: "no way"}
   - {id: refunds, match: {action: case.refund}, when: "action.cost_micros > 0", effect: approval,
@@ -81,7 +82,7 @@ def test_a_file_becomes_streams_and_rules() -> None:
     assert policy.version == 1
     assert dict(policy.streams) == {
         "default": StreamPlan(WindowPlan(HOUR_US, "UTC"), Limits(15_000_000, 30, 200_000), OnExhausted.DENY),
-        "support": StreamPlan(WindowPlan(DAY_US, "Europe/Berlin"), Limits(100_000), OnExhausted.DEFER),
+        "support": StreamPlan(WindowPlan(DAY_US, "Europe/Berlin"), Limits(100_000), OnExhausted.DEFER, stripes=16),
     }
     assert [rule.id for rule in policy.rules] == ["never", "refunds", "routine", "bulk", "all-parts"]
     never, refunds, routine, bulk, all_parts = policy.rules

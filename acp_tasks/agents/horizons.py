@@ -9,6 +9,9 @@ from governance.errors import InvalidOption
 from governance.policy_file import canonical
 
 STREAM: Final = "support"
+_WEEK_S: Final = 7.0 * 24 * 3600
+# A drill takes some seconds, whatever the clock says.
+_DRILL_EVERY_S_MIN: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,10 @@ class Horizon:
     def seconds(self) -> int:
         """How long it is, on the fleet's clock."""
         return self.cycles * self.every_s
+
+    def drill_every_s(self, compress: float) -> float:
+        """Real seconds between two drills of a kind, when it passes `compress` times faster than the world."""
+        return max(_DRILL_EVERY_S_MIN, min(_WEEK_S, self.seconds / 2) / compress)
 
 
 HORIZONS: Final = {

@@ -46,6 +46,11 @@ class Reservation:
         self.output_tokens = output_tokens
 
     @property
+    def output_tokens_held(self) -> int:
+        """The bound of all answers together, where several were asked for."""
+        return self._aside.output
+
+    @property
     def model(self) -> str:
         return self._may.access.model
 

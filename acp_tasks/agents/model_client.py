@@ -81,8 +81,9 @@ class GovernedModel:
                 while (chunk := self._next(chunks)) is not None:
                     usage = chunk.usage or usage
                     spoken.hear(chunk)
-                    if spoken.tokens > reservation.output_tokens and usage is None:
-                        bound = f"its answer goes on beyond the {reservation.output_tokens} tokens that are held for it"
+                    if spoken.tokens > reservation.output_tokens_held and usage is None:
+                        held = reservation.output_tokens_held
+                        bound = f"its answer goes on beyond the {held} tokens that are held for it"
                         raise ModelCallRefused(self.name, "hold:used-up", bound)
                     heed(self._run)
                     yield chunk

@@ -10,6 +10,7 @@ bodies that came in. What it answers is said in one place, `scripted_answers`; e
 import json
 import signal
 import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -55,8 +56,7 @@ class ScriptedModel:
         class Exchange(_Exchange):
             served = model
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Exchange)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", port), Exchange)
         self.port: int = self._server.server_port
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -86,6 +86,14 @@ class ScriptedModel:
             asked = sha256(canonical_json([talk.model, list(talk.messages)]))
             self._failed[asked] += 1
             return not fail.times or self._failed[asked] <= fail.times
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # Whoever asked has left.
+            super().handle_error(request, client_address)
 
 
 class _Exchange(BaseHTTPRequestHandler):

@@ -41,7 +41,7 @@ def patiently(run: "Run", reservation: Reservation, send: Callable[[], _T]) -> _
     With a definite no the reservation is free again; after anything else it counts, for nobody knows what was used.
     """
     for number in range(1, _TIMES + 1):
-        heed(run)
+        _heed(run, reservation)
         try:
             return send()
         except openai.APIStatusError as problem:
@@ -59,8 +59,10 @@ def patiently(run: "Run", reservation: Reservation, send: Callable[[], _T]) -> _
             if number == _TIMES:
                 reservation.unused()
                 raise ModelCallFailed(reservation.model, f"not reached in {number} tries: {problem!r}") from problem
+        except openai.OpenAIError as problem:
+            raise ModelCallFailed(reservation.model, f"no answer that makes sense: {problem!r}") from problem
         log.info("model call is tried again", model=reservation.model, number=number, wait_s=wait_s)
-        _wait(run, wait_s)
+        _wait(run, reservation, wait_s)
     raise AssertionError("unreachable: the last try returns or raises")
 
 
@@ -103,9 +105,18 @@ def _wait_s(number: int, headers: Mapping[str, Any]) -> float:
         return float(_WAIT_S * 2 ** (number - 1) * (1 + random.random()))
 
 
-def _wait(run: "Run", seconds: float) -> None:
+def _wait(run: "Run", reservation: Reservation, seconds: float) -> None:
     """Until then, unless the run is stopped first."""
     until_s = time.monotonic() + seconds
     while (left_s := until_s - time.monotonic()) > 0:
         time.sleep(min(left_s, _LOOK_EVERY_S))
+        _heed(run, reservation)
+
+
+def _heed(run: "Run", reservation: Reservation) -> None:
+    """Where nothing is under way: whoever is stopped here has used nothing."""
+    try:
         heed(run)
+    except Exception:
+        reservation.unused()
+        raise

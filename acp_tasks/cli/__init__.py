@@ -21,6 +21,7 @@ _COMMANDS = {
     "drill": "acp_tasks.cli.drill:drill",
     "events": "acp_tasks.cli.events:events",
     "grants": "acp_tasks.cli.grants:grants",
+    "identities": "acp_tasks.cli.identities:identities",
     "metrics": "acp_tasks.cli.metrics:metrics",
     "models": "acp_tasks.cli.models:models",
     "policy": "acp_tasks.cli.policy:policy",
@@ -33,19 +34,21 @@ _COMMANDS = {
     "status": "acp_tasks.cli.stop:status",
     "stop": "acp_tasks.cli.stop:stop",
     "tokens": "acp_tasks.cli.tokens:tokens",
+    "usage": "acp_tasks.cli.usage:usage",
 }
 _SUMMARIES = {
     "actions": "What agents asked for, and what became of it.",
     "alerts": "What needs a person's attention, and the runbook for it.",
     "approvals": "Requests that wait for a person.",
     "audit": "Prove that the trail and the ledger hold, and prune what is old.",
-    "budget": "What every open window may still use.",
+    "budget": "Limits of sessions and by identity: how they stand, set, raise.",
     "checkpoints": "Restore points of the streams.",
     "db": "Bring the database to this release's schema.",
     "doctor": "Say what is ready, and what to do about the rest.",
     "drill": "Exercise the kill switch, the approval chains and recovery.",
     "events": "The audit trail.",
     "grants": "Standing approvals.",
+    "identities": "Who belongs where: users, teams and orgs.",
     "metrics": "The fleet in numbers, also for Prometheus.",
     "models": "Who may use which model, and what it costs.",
     "policy": "The rules, and what they say about an action.",
@@ -58,6 +61,7 @@ _SUMMARIES = {
     "status": "What is stopped, what runs and waits, who works.",
     "stop": "Engage a kill switch, and see it through.",
     "tokens": "Who may decide, and how they prove it.",
+    "usage": "Who used how much, and whether the limits fit it.",
 }
 
 

@@ -56,7 +56,7 @@ def list_(state: str | None, session_id: str | None, limit: int) -> None:
 @click.argument("action_id", metavar="ID")
 @output.json_option
 def show(action_id: str) -> None:
-    """One action: its row, its ticket, what it spent, and everything that happened to it."""
+    """One action: its row, its ticket, what it spent, its calls of models, and everything that happened to it."""
     report = reports.show_action(governance(), action_id)
     if output.wants_json():
         output.write_json({**output.plain(report), "arguments": output.arguments_of(report.action.message)})
@@ -71,6 +71,28 @@ def show(action_id: str) -> None:
         ((spent.account_id, output.amount(spent.unit, spent.posted)) for spent in report.spent),
         empty="nothing",
     )
+    if report.model_calls:
+        click.echo("\nmodel calls")
+        output.write_table(
+            ("AT", "TRY", "MODEL", "TIER", "OVERRIDE", "INPUT", "CACHED", "OUTPUT", "COST", "PRICES FROM", "FLAG"),
+            (
+                (
+                    output.when(call.at_us),
+                    call.attempt,
+                    call.model,
+                    call.tier,
+                    call.override_id,
+                    f"{call.tokens_input:,}",
+                    f"{call.tokens_cached:,}",
+                    f"{call.tokens_output:,}",
+                    output.amount(Unit.COST, call.cost_micros),
+                    call.price_table,
+                    call.flag,
+                )
+                for call in report.model_calls
+            ),
+            empty="none",
+        )
     click.echo("\nhistory")
     output.write_table(EVENT_COLUMNS, map(event_line, report.history), empty="no events")
 

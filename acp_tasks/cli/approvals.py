@@ -16,6 +16,7 @@ from acp_tasks.cli.context import RELAY_WILL, celery_app, governance, principal,
 from acp_tasks.cli.times import duration_s, instant_us
 from acp_tasks.edit import Edited, edit
 from governance.core.actions import State
+from governance.core.grants import GrantTerms
 from governance.core.money import cost_micros
 from governance.core.tickets import TicketState
 from governance.errors import InvalidOption
@@ -23,7 +24,6 @@ from governance.operations import decide, reports
 from governance.operations.brief import brief
 from governance.operations.commanded import Decided
 from governance.operations.context import Governance
-from governance.operations.decide import GrantTerms
 from governance.operations.relay import not_published
 
 _USES_MAX = 10**9
@@ -120,14 +120,14 @@ def approve(
         until_us=_until(gov, until, repeatable=command_id is not None) if until is not None else None,
     )
     by = principal()
-    change = _edit(gov, refs, edited) if edited is not None else None
+    change, edited_digest = _edit(gov, refs, edited) if edited is not None else (None, None)
     decided = decide.approve_all(
         gov,
         _once(refs),
         by=by,
         reason=reason,
         command_id=command_id,
-        seen=digest,
+        seen=digest or edited_digest,
         edit=change.arguments if change is not None else None,
         grant=terms if terms != GrantTerms() else None,
     )
@@ -175,7 +175,8 @@ def _until(gov: Governance, text: str, *, repeatable: bool) -> int:
     return instant_us("until", text, gov.clock.now_us(), repeatable=repeatable)
 
 
-def _edit(gov: Governance, refs: Sequence[str], text: str) -> Edited:
+def _edit(gov: Governance, refs: Sequence[str], text: str) -> tuple[Edited, str]:
+    """The edit, and the digest of what it changes: positional arguments may stay as they are."""
     if len(refs) != 1:
         raise InvalidOption("edit", f"{len(refs)} tickets", "one ticket: other arguments are approved one by one")
     if text.startswith("@"):
@@ -185,7 +186,7 @@ def _edit(gov: Governance, refs: Sequence[str], text: str) -> Edited:
             raise InvalidOption("edit", text, f"@ and a readable file of JSON ({problem})") from None
     asked = reports.find_ticket(gov, refs[0])
     bytes_max = bootstrap.parts().settings.arguments_bytes_max
-    return edit(celery_app(), asked.message, asked.resource, text, bytes_max=bytes_max)
+    return edit(celery_app(), asked.message, asked.resource, text, bytes_max=bytes_max), asked.digest
 
 
 def _tell_edit(change: Edited) -> None:
@@ -216,7 +217,7 @@ def _report(gov: Governance, decided: Sequence[Decided], *, granting: bool = Fal
         if one.grant_id is not None:
             click.echo(f"grant {one.grant_id} stands for later actions like it: acp grants list")
         elif granting and one.state is State.PARKED:
-            click.echo("no grant was given: the approval that releases the action can give it")
+            click.echo("no grant is given yet: everybody whose approval is wanted has to ask for the same")
     if False in published.values():
         click.echo(RELAY_WILL)
 

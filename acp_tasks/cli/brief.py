@@ -21,7 +21,15 @@ def document(found: Brief) -> dict[str, object]:
 def write(found: Brief) -> None:
     """Section after section, the decision's own matter first."""
     _section("what", _what(found))
-    _section("why", {"rule": found.why.rule, "reason": found.why.reason})
+    changed = "has changed since: whatever it says now is asked again when the action is to run"
+    _section(
+        "why",
+        {
+            "rule": found.why.rule,
+            "reason": found.why.reason,
+            "policy": changed if found.why.policy_changed else None,
+        },
+    )
     _section("who", _who(found))
     _section("request", _asked_of(found.ticket))
     click.echo("\nbudgets")
@@ -99,7 +107,8 @@ def _asked_of(ticket: AskedOf) -> dict[str, object]:
 
 
 def _vote(vote: Vote) -> str:
-    return f"{vote.by} at {output.when(vote.at_us)}" + (f": {vote.reason}" if vote.reason else "")
+    wants = f", with {vote.grant}" if vote.grant is not None else ""
+    return f"{vote.by} at {output.when(vote.at_us)}{wants}" + (f": {vote.reason}" if vote.reason else "")
 
 
 def _budgets(found: Brief) -> None:

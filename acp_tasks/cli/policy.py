@@ -12,6 +12,7 @@ from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
 from acp_tasks.cli.models import access_document, access_of
 from governance.core.budgets import Payer
+from governance.core.identity import MISSING, Identity, missing
 from governance.core.instants import SECOND_US
 from governance.core.models import ModelAccess, ModelRefused
 from governance.core.money import cost_micros, token_count
@@ -54,10 +55,12 @@ def validate(file: Path) -> None:
                 "hash": loaded.hash,
                 "streams": list(loaded.streams),
                 "rules": len(loaded.rules),
+                "budgets": len(loaded.budgets),
             }
         )
     else:
-        click.echo(f"{file} is a valid policy: {len(loaded.rules)} rules, {len(loaded.streams)} streams, {loaded.hash}")
+        counts = f"{len(loaded.rules)} rules, {len(loaded.streams)} streams, {len(loaded.budgets)} budgets"
+        click.echo(f"{file} is a valid policy: {counts}, {loaded.hash}")
 
 
 @policy.command()
@@ -86,6 +89,8 @@ def show() -> None:
         ),
         empty="no streams",
     )
+    if gov.policy.require_identity:
+        click.echo(f"\nevery action needs its {', '.join(sorted(gov.policy.require_identity))}")
     click.echo()
     output.write_table(
         ("RULE", "EFFECT", "MATCH", "WHEN", "REASON"),
@@ -95,6 +100,23 @@ def show() -> None:
         ),
         empty="no rules: everything is denied",
     )
+    if gov.policy.budgets:
+        click.echo()
+        output.write_table(
+            ("BUDGET", "WHOSE", "PERIOD", "TIME ZONE", "LIMITS", "WHEN EXHAUSTED"),
+            (
+                (
+                    budget.id,
+                    dict(budget.identity),
+                    budget.period,
+                    budget.timezone,
+                    dict(budget.limits),
+                    budget.on_exhausted,
+                )
+                for budget in gov.policy.budgets
+            ),
+            empty="no budgets",
+        )
 
 
 @policy.command("explain")
@@ -143,10 +165,14 @@ def explain_(
     gov = bootstrap.governance()
     explanation = explain(gov.policy, facts)
     access = None if model is None else access_of(gov, model, Payer(user, team, org, agent, stream), facts.risk)
+    lacking = missing(Identity(user, team, org), gov.policy.require_identity)
     if output.wants_json():
-        output.write_json(_document(explanation, gov.policy.hash, access))
+        output.write_json({**_document(explanation, gov.policy.hash, access), "identity_missing": lacking})
     else:
         _write(explanation, access)
+        if lacking:
+            named = " and ".join(lacking)
+            click.echo(f"\nbefore any rule it is refused, unless the directory knows its {named}: {MISSING}")
     refused = isinstance(explanation.verdict, (Deny, Steer)) or isinstance(access, ModelRefused)
     click.get_current_context().exit(Exit.DENIED if refused else Exit.OK)
 

@@ -17,9 +17,10 @@ from acp_tasks.cli import output
 from acp_tasks.cli.context import SILENT
 from acp_tasks.cli.group import Exit
 from acp_tasks.fleet.display import Display, Picture, make_display
+from acp_tasks.fleet.lived import Lived
 from acp_tasks.fleet.owner import let_owner_decide
 from acp_tasks.fleet.process import ProcessFailed, Stack, StopRequested
-from acp_tasks.fleet.rehearsal import Lived, Living, live
+from acp_tasks.fleet.rehearsal import Living, live
 from acp_tasks.fleet.shift import Shift
 from acp_tasks.fleet.stack import Fleet, Plan
 from acp_tasks.fleet.state_folder import locked_folder

@@ -163,6 +163,12 @@ def status(everything: bool) -> None:
         empty="no switch is engaged",
     )
     click.echo()
+    output.write_table(
+        ("AGENT", "USER", "STREAM", "SESSION", "RUNNING", "WAITING"),
+        ((one.agent_id, one.user, one.stream, one.session_id, one.running, one.waiting) for one in found.busiest),
+        empty="nothing runs, nothing waits",
+    )
+    click.echo()
     output.write_fields(
         {
             "actions": ", ".join(f"{count} {state}" for state, count in sorted(found.actions.items())) or "none",

@@ -14,9 +14,9 @@ _BATCH = 500
 
 
 def relay(app: Celery, gov: Governance) -> int:
-    """Publishes due, unpublished and silent actions, in this order; returns how many."""
+    """Publishes due and unpublished actions, echoes of those that ended, and silent ones, in this order; how many."""
     sent = 0
-    for pick in (_due, operation.unpublished):
+    for pick in (_due, operation.unpublished, operation.due_echoes):
         while outgoing := pick(gov, _BATCH):
             point("after_relay_claim_before_publish")
             published = sum(publish(app, gov, message) for message in outgoing)

@@ -124,8 +124,9 @@ class PostgresServer:
         with psycopg.connect(self.url, autocommit=True) as connection:
             found = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone()
             if not (found and exist_ok):
-                source = sql.SQL(" TEMPLATE {}").format(sql.Identifier(template)) if template else sql.SQL("")
-                connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), source))
+                # File by file: what the template keeps of its catalog for new connections comes along.
+                copied = sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template or "template1"))
+                connection.execute(sql.SQL("CREATE DATABASE {}{}").format(sql.Identifier(name), copied))
         return self.url_of(name)
 
     def drop_database(self, name: str) -> None:

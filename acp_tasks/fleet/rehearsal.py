@@ -6,11 +6,10 @@ The desk's agent works in cycles by itself; here it is only begun, watched, and 
 import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import click
 from celery import Celery
 
 from acp_tasks import bootstrap
@@ -18,123 +17,40 @@ from acp_tasks.agents.cases import Line, Read
 from acp_tasks.agents.desk_loop import NAME
 from acp_tasks.agents.horizons import STREAM, Horizon, write_policy
 from acp_tasks.agents.loop import loops_of
-from acp_tasks.cli import output
-from acp_tasks.cli.scorecard import write_trend
 from acp_tasks.fleet.display import Display, Picture
+from acp_tasks.fleet.lived import Lived, problems
 from acp_tasks.fleet.owner import let_owner_decide
 from acp_tasks.fleet.process import Stack
 from acp_tasks.fleet.stack import Fleet, Plan
 from governance.clock import SystemClock
 from governance.core.actions import State
+from governance.core.drills import Kind
 from governance.core.instants import iso
 from governance.core.tickets import TicketState
 from governance.core.trends import Span
 from governance.errors import CasesInvalid
 from governance.operations import audit, checkpoints, drills, rotation
-from governance.operations.audit import Verification
 from governance.operations.context import Governance
 from governance.operations.reports import list_budgets, list_tickets
-from governance.operations.rollups import Trend, trend
+from governance.operations.rollups import trend
 from governance.operations.status import status
 from governance.policy_file import packaged_policy, read_policy
 
 _LOOK_EVERY_S: Final = 0.5
 _LISTED_MAX: Final = 10_000
-_DAY_S: Final = 24 * 3600
-_WEEK_S: Final = 7.0 * _DAY_S
-# Sealing, and two ticks of the job that rolls hours up.
-_SCORECARD_LATE_S: Final = 75.0
-# A drill takes some seconds, whatever the clock says.
-_DRILL_EVERY_S_MIN: Final = 60.0
 _UNDER_WAY: Final = (State.QUEUED, State.RUNNING, State.DEFERRED)
 
 
 def settings_for(horizon: Horizon, compress: float, now_us: int) -> dict[str, str]:
     """The environment that has a fleet live through `horizon`, `compress` times faster than the world."""
-    drill_every_s = max(_DRILL_EVERY_S_MIN, min(_WEEK_S, horizon.seconds / 2) / compress)
     found = {
         "ACP_HORIZON": horizon.name,
-        "ACP_DRILL_EVERY_S": f"{drill_every_s:g}",
+        "ACP_DRILL_EVERY_S": f"{horizon.drill_every_s(compress):g}",
         "ACP_CHECKPOINT_EVERY_S": f"{horizon.checkpoint_every * horizon.every_s / compress:g}",
     }
     if compress != 1:
         found |= {"ACP_TIME_SCALE": f"{compress:g}", "ACP_TIME_ORIGIN_US": str(now_us)}
     return found
-
-
-@dataclass(frozen=True)
-class Lived:
-    """What a fleet left behind that lived through a horizon."""
-
-    horizon: Horizon
-    compress: float
-    cycles: int
-    sessions: int
-    closed: int
-    checkpoints: int
-    drills: Mapping[str, int]
-    actions: Mapping[str, int]
-    timed_out: int
-    effects: int
-    audit: Verification
-    scorecard: Trend | None
-    duration_s: float
-    state_dir: Path
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return not self.problems
-
-    def document(self) -> dict[str, Any]:
-        """For machines."""
-        return {
-            "ok": self.ok,
-            "horizon": self.horizon.name,
-            "compress": self.compress,
-            "cycles": self.cycles,
-            "sessions": self.sessions,
-            "sessions_closed": self.closed,
-            "checkpoints": self.checkpoints,
-            "drills": dict(self.drills),
-            "actions": dict(self.actions),
-            "timed_out": self.timed_out,
-            "effects": self.effects,
-            "scorecard_until": output.when(self.scorecard.until_us) if self.scorecard is not None else None,
-            "audit": {"ok": self.audit.ok, "events": self.audit.events, "accounts": self.audit.accounts},
-            "duration_s": round(self.duration_s, 1),
-            "state_dir": str(self.state_dir),
-            "problems": self.problems,
-        }
-
-    def write(self) -> None:
-        """For people, to stdout."""
-        passed, run = self.drills["passed"], sum(self.drills.values())
-        click.echo()
-        output.write_fields(
-            {
-                "horizon": f"{self.horizon.name}, {self.compress:g} times faster than the world",
-                "cycles": f"{self.cycles} of {self.horizon.cycles}",
-                "sessions": f"{self.sessions} ({self.closed} closed with a summary)",
-                "checkpoints": str(self.checkpoints),
-                "drills": f"{passed} of {run} passed" if run else "none was due",
-                "actions": ", ".join(f"{count} {name}" for name, count in self.actions.items()),
-                "timed out": f"{self.timed_out} requests that nobody answered, each denied",
-                "effects": f"{self.effects}, each once for its command_id",
-                "ledger": f"{self.audit.accounts} accounts balanced" if self.audit.ok else "NOT balanced",
-                "trail": f"{self.audit.events} events verified" if self.audit.ok else "NOT verified",
-                "took": f"{self.duration_s:.0f} s",
-                "kept in": str(self.state_dir),
-            }
-        )
-        if self.scorecard is not None:
-            click.echo()
-            write_trend(self.scorecard)
-
-    def write_problems(self) -> None:
-        """What is not as it should be, to stderr, whatever the other output is."""
-        for problem in self.problems:
-            click.echo(f"acp: {output.cell(problem)}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +146,9 @@ class Rehearsal:
         """What it came to, with everything that is not as it should be."""
         sessions = rotation.list_sessions(self.gov, stream=STREAM, limit=_LISTED_MAX)
         points = checkpoints.list_points(self.gov, stream=STREAM, limit=_LISTED_MAX)
-        verdicts = [line.passed for line in drills.list_drills(self.gov, limit=_LISTED_MAX)]
+        drilled = drills.list_drills(self.gov, limit=_LISTED_MAX)
+        verdicts = [line.passed for line in drilled]
+        expired = list_tickets(self.gov, state=TicketState.EXPIRED, limit=_LISTED_MAX)
         verified = audit.verify(self.gov)
         lived = Lived(
             horizon=self.horizon,
@@ -244,15 +162,16 @@ class Rehearsal:
                 "failed": verdicts.count(False),
                 "running": verdicts.count(None),
             },
+            drilled=tuple(kind for kind in Kind if any(line.passed and line.kind is kind for line in drilled)),
             actions=status(self.gov, everything=False).actions,
-            timed_out=len(list_tickets(self.gov, state=TicketState.EXPIRED, limit=_LISTED_MAX)),
+            timed_out=len([line for line in expired if line.action_name != drills.ASK]),
             effects=effects,
             audit=verified,
             scorecard=trend(self.gov, Span(self.horizon.name), None),
             duration_s=duration_s,
             state_dir=self.fleet.plan.state_dir,
         )
-        lived.problems.extend(_problems(lived))
+        lived.problems.extend(problems(lived))
         return lived
 
     def _cycle(self) -> int:
@@ -268,22 +187,3 @@ class Rehearsal:
             self.display.say(f"session {present}, cycle {self._cycle()} of {self.horizon.cycles} is saved")
         budgets = list_budgets(self.gov, session_id=present) if present is not None else []
         self.display.show(Picture({State(state): count for state, count in counts.items()}, budgets))
-
-
-def _problems(lived: Lived) -> list[str]:
-    horizon = lived.horizon
-    found = list(lived.audit.problems)
-    if lived.cycles < horizon.cycles:
-        found.append(f"{lived.cycles} of {horizon.cycles} cycles are over")
-    if lived.sessions < horizon.sessions:
-        found.append(f"{lived.sessions} sessions, expected at least {horizon.sessions}")
-    if lived.checkpoints < horizon.cycles // horizon.checkpoint_every:
-        found.append(f"{lived.checkpoints} checkpoints, expected {horizon.cycles // horizon.checkpoint_every}")
-    if lived.drills["failed"]:
-        found.append(f"{lived.drills['failed']} drills failed: acp drill list")
-    if horizon.seconds >= _DAY_S:
-        behind = lived.scorecard.behind_hours if lived.scorecard is not None else None
-        if behind is None or behind > lived.compress * _SCORECARD_LATE_S / 3600 + 1:
-            found.append(f"scorecards are {behind if behind is not None else 'all'} hours behind: acp scorecard show")
-    wrong = (State.FAILED, State.IN_DOUBT)
-    return found + [f"{lived.actions[state]} actions are {state}" for state in wrong if lived.actions.get(state)]

@@ -13,10 +13,12 @@ action's history against this table.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from governance.core.identity import Identity, Resolved, claimed_of, filled_text, parse_filled
 from governance.core.policy import ActionFacts, Risk
+from governance.core.signing import Signable
 
 
 class State(StrEnum):
@@ -88,6 +90,7 @@ class Submission:
     user: str | None = None
     team: str | None = None
     org: str | None = None
+    filled: str | None = None  # parts of the identity that the directory said and the caller did not
     resource: str | None = None
     model: str | None = None
     cost_micros: int = 0
@@ -95,7 +98,40 @@ class Submission:
     arguments: Mapping[str, object] | None = None
     not_before_us: int | None = None
     expires_us: int | None = None
+    signature: str | None = None  # of whoever submits it
     can_wait: bool = True  # False: a direct call, which is refused where another one would be parked or deferred
+
+    @property
+    def claimed(self) -> Identity:
+        """Whom the caller says it is charged to."""
+        return claimed_of(Identity(self.user, self.team, self.org), parse_filled(self.filled))
+
+    @property
+    def signable(self) -> Signable:
+        return Signable(
+            action_id=self.action_id,
+            command_id=self.command_id,
+            name=self.name,
+            stream=self.stream,
+            agent_id=self.agent_id,
+            claimed=self.claimed,
+            risk=self.risk,
+            idempotent=self.idempotent,
+            direct=not self.can_wait,
+            model=self.model,
+            cost_micros=self.cost_micros,
+            tokens=self.tokens,
+            correlation_id=self.correlation_id,
+            digest=self.digest,
+            resource=self.resource,
+            message=self.message,
+        )
+
+    def charged_to(self, resolved: Resolved) -> "Submission":
+        """The same call under the identity that the directory gives it."""
+        identity = resolved.identity
+        filled = filled_text(resolved.filled)
+        return replace(self, user=identity.user, team=identity.team, org=identity.org, filled=filled)
 
     def facts(self) -> ActionFacts:
         return ActionFacts(

@@ -12,12 +12,15 @@ from governance.core.approvals import Chain, one_level
 from governance.core.budgets import Charge, Charges, Payer, resets
 from governance.core.changes import ActionRef
 from governance.core.grants import UseGrant
+from governance.core.identity import Part, Resolved
+from governance.core.identity import refusal as identity_refusal
 from governance.core.instants import iso
 from governance.core.ledger import Account, Hold, Unit, exhausted, holds_for
 from governance.core.models import ModelAccess, ModelAllowed, ModelRefused, Override
 from governance.core.plans import OnExhausted
 from governance.core.policy import Allow, Deny, Park, Steer, Verdict
 from governance.core.sessions import Session
+from governance.core.signing import RULE as SIGNATURE
 from governance.core.switches import Mode, Scope, Switch
 from governance.core.tickets import MoveTicket, Ticket, TicketState
 from governance.core.transitions import consumption
@@ -31,6 +34,9 @@ class Snapshot:
     action: ActionRef
     digest: str
     session: Session
+    unsigned: str | None
+    identity: Resolved
+    required: frozenset[Part]
     switch: Switch | None
     verdict: Verdict
     ticket: Ticket | None
@@ -171,6 +177,17 @@ def expiry_gate(snapshot: Snapshot) -> Refusal | None:
     return Refuse("expires", f"it was to start before {iso(snapshot.expires_us)}")
 
 
+def signature_gate(snapshot: Snapshot) -> Refusal | None:
+    """Its row is not what a known key has signed."""
+    return None if snapshot.unsigned is None else Refuse(SIGNATURE, snapshot.unsigned)
+
+
+def identity_gate(snapshot: Snapshot) -> Refusal | None:
+    """The policy requires a part of the identity that nobody knows, or the directory says otherwise than the caller."""
+    refusal = identity_refusal(snapshot.identity, snapshot.required)
+    return None if refusal is None else Refuse(*refusal)
+
+
 def policy_gate(snapshot: Snapshot) -> Refusal | None:
     """The session's pinned policy denies the action or points to another one."""
     match snapshot.verdict:
@@ -238,7 +255,16 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             assert_never(on_exhausted)
 
 
-GATES: tuple[Gate, ...] = (switch_gate, expiry_gate, policy_gate, approval_gate, model_gate, budgets_gate)
+GATES: tuple[Gate, ...] = (
+    switch_gate,
+    expiry_gate,
+    signature_gate,
+    identity_gate,
+    policy_gate,
+    approval_gate,
+    model_gate,
+    budgets_gate,
+)
 
 
 def decide(snapshot: Snapshot) -> Decision:

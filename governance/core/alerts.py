@@ -79,7 +79,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Burn:
-    """A limited budget in its open window."""
+    """A limited budget in its open window.
+
+    A budget by identity names itself and whose account it is, and has `levels` of its own, in percent.
+    """
 
     account_id: str
     unit: str
@@ -88,6 +91,9 @@ class Burn:
     held: int
     start_us: int
     end_us: int
+    budget: str | None = None
+    who: str | None = None
+    levels: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +149,9 @@ def budget_burn(burns: Iterable[Burn], percents: Sequence[int], raised: frozense
     """
     found = []
     for burn in burns:
-        reached = [level for level in percents if (burn.posted + burn.held) * 100 >= burn.limit * level]
-        if not reached or any(burn_key(burn.account_id, level) in raised for level in percents if level > max(reached)):
+        levels = percents if burn.levels is None else burn.levels
+        reached = [level for level in levels if (burn.posted + burn.held) * 100 >= burn.limit * level]
+        if not reached or any(burn_key(burn.account_id, level) in raised for level in levels if level > max(reached)):
             continue
         payload = {**_budget(burn), "percent": max(reached)}
         found.append(Finding(burn_key(burn.account_id, max(reached)), AlertKind.BUDGET_BURN, payload, once=True))
@@ -257,6 +264,7 @@ def _budget(burn: Burn) -> Mapping[str, object]:
         "posted": burn.posted,
         "held": burn.held,
         "window_end": iso(burn.end_us),
+        **({"budget": burn.budget, "who": burn.who} if burn.budget is not None else {}),
     }
 
 

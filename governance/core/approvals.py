@@ -4,10 +4,11 @@ up to. When the last level has had its time, the request is denied.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 
 from governance.core.digest import canonical_json, sha256
+from governance.core.grants import GrantTerms
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +79,21 @@ def one_level(timeout_us: int) -> Chain:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One person's approval of a request."""
+    """One person's approval of a request, and the grant that they want to be given with it."""
 
     by: str
     at_us: int
     reason: str | None
+    grant: GrantTerms | None = None
 
 
 def votes_text(votes: Sequence[Vote]) -> str:
-    return canonical_json([{"by": vote.by, "at_us": vote.at_us, "reason": vote.reason} for vote in votes])
+    return canonical_json([asdict(vote) for vote in votes])
 
 
 def parse_votes(text: str) -> tuple[Vote, ...]:
-    return tuple(Vote(vote["by"], vote["at_us"], vote["reason"]) for vote in json.loads(text))
+    """The votes that `votes_text` wrote; earlier releases kept no grant with them."""
+    return tuple(
+        Vote(vote["by"], vote["at_us"], vote["reason"], GrantTerms(**grant) if (grant := vote.get("grant")) else None)
+        for vote in json.loads(text)
+    )

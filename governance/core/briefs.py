@@ -68,10 +68,15 @@ class What:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """The rule that wants a person, and its sentence."""
+    """The rule that wants a person, and its sentence.
+
+    `policy_changed`: another version of the policy is in force by now. An approval does not count under it: what it
+    says of the action is asked again when that is to run.
+    """
 
     rule: str
     reason: str
+    policy_changed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +94,7 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class BudgetEffect:
-    """One budget of the session: used and held now (`before`), and with this action (`after`)."""
+    """One account of the session or of a budget: used and held now (`before`), and with this action (`after`)."""
 
     account_id: str
     unit: Unit

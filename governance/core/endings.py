@@ -143,8 +143,12 @@ def retried(
     message: str | None,
     digest: str | None,
     resource: str | None = None,
+    signature: str | None = None,
 ) -> Change:
-    """The body asked to run again; with other arguments it brings its new message, digest and resource."""
+    """The body asked to run again; with other arguments it brings its new message, digest and resource.
+
+    `signature`: whoever ran it vouches for the message that it brings.
+    """
     columns: dict[str, object] = {
         "state": State.QUEUED,
         "not_before_us": not_before_us,
@@ -156,6 +160,8 @@ def retried(
         columns["message"] = message
     if digest is not None:
         columns |= {"digest": digest, "resource": resource}
+    if signature is not None:
+        columns["signature"] = signature
     payload = {**closing_payload, "error": error, "not_before_us": not_before_us}
     if digest is not None:
         payload["digest"] = digest

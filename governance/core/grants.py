@@ -1,11 +1,42 @@
 """Grants: standing approvals. Later actions like the approved one need no person while it lasts, and are counted.
 
 A grant is about one rule in one version of its chain, one action name, and whoever asked for the approved action. Its
-bounds are cumulative, and zero means zero.
+bounds are cumulative, and zero means zero. It takes as many people as the approval that it is given with.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+
+from governance.core.instants import iso
+from governance.core.money import usd
+
+
+@dataclass(frozen=True, slots=True)
+class GrantTerms:
+    """What an approval stands for beyond its own action; bounds are cumulative, 0 is nothing, None is no bound."""
+
+    for_session: bool = False
+    resource: str | None = None
+    max_uses: int | None = None
+    max_cost_micros: int | None = None
+    until_us: int | None = None
+
+    def __str__(self) -> str:
+        parts = ["for the session"] if self.for_session else []
+        parts += [f"on {self.resource!r}"] if self.resource is not None else []
+        parts += [f"{self.max_uses} uses"] if self.max_uses is not None else []
+        parts += [f"{usd(self.max_cost_micros)} in all"] if self.max_cost_micros is not None else []
+        parts += [f"until {iso(self.until_us)}"] if self.until_us is not None else []
+        return f"a grant {', '.join(parts)}"
+
+
+def agreed(asked: Sequence[GrantTerms | None]) -> GrantTerms | None:
+    """The grant that all of these approvals ask for: of several ends the earliest. None when they do not agree."""
+    wanted = [terms for terms in asked if terms is not None]
+    if len(wanted) < len(asked) or len({(replace(t, until_us=None), t.until_us is None) for t in wanted}) != 1:
+        return None
+    return min(wanted, key=lambda terms: terms.until_us or 0)
 
 
 @dataclass(frozen=True, slots=True)

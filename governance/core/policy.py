@@ -12,6 +12,7 @@ from typing import Final, TypeAlias, assert_never
 
 from governance.core.approvals import Chain
 from governance.core.budgets import TokenBudgetConfig
+from governance.core.identity import Part
 from governance.core.models import NO_MODELS, ModelPolicy
 from governance.core.plans import StreamPlan
 from governance.core.rules import (
@@ -71,6 +72,8 @@ class Policy:
     rules: tuple[Rule, ...]
     budgets: tuple[TokenBudgetConfig, ...] = ()
     models: ModelPolicy = NO_MODELS
+    #: Parts of an identity that every action has to have.
+    require_identity: frozenset[Part] = frozenset()
 
     def __post_init__(self) -> None:
         if DEFAULT_STREAM not in self.streams:

@@ -28,11 +28,15 @@ class Figure(StrEnum):
     LATENCY = "latency"  # answers by a person, by the bound in milliseconds they did not exceed
     DENIED = "denied"  # actions, by rule
     EXHAUSTED = "exhausted"  # refusals for want of a budget, by its unit
+    OVERDRAWN = "overdrawn"  # `budget.exhausted` events: all, by each part of the identity, by budget and model
+    MODEL_DENIED = "model_denied"  # `model.denied` events, likewise
     RECLAIMED = "reclaimed"  # attempts that vanished, by the state their actions went to
     COST = "cost"  # posted, in micros
     DRILLS = "drills"  # by "<kind> passed" and "<kind> failed"
 
 
+#: The label of all events of a figure that is counted by several parts of them.
+ALL: Final = "all"
 Tally: TypeAlias = Mapping[tuple[str, str], int]
 
 

@@ -8,6 +8,7 @@ from governance.core.budgets import Payer
 from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.events import Event
 from governance.core.grants import UseGrant
+from governance.core.identity import Part, Resolved, filled_text
 from governance.core.ledger import EntryKind, Hold, row_id
 from governance.core.models import ModelRefused, Override, named
 from governance.core.tickets import MoveTicket, OpenTicket, Ticket, TicketState
@@ -239,6 +240,14 @@ def carried(ref: ActionRef, by: Author, *, into: str, epoch: int) -> Change:
 
 def consumption(ticket: Ticket, at_us: int) -> MoveTicket:
     return MoveTicket(ticket.id, ticket.step, TicketState.APPROVED, TicketState.CONSUMED, at_us)
+
+
+def identified(change: Change, resolved: Resolved) -> Change:
+    """`change`, which also writes down whom its action is charged to, in the row and in the trail."""
+    said = {str(part): getattr(resolved.identity, part) for part in Part}
+    columns = {**change.columns, **said, "filled": filled_text(resolved.filled)}
+    payload = {**change.event.payload, "identity": {part: value for part, value in said.items() if value is not None}}
+    return replace(change, columns=columns, event=replace(change.event, payload=payload))
 
 
 def topped_up(ref: ActionRef, by: Author, more: tuple[Hold, ...], *, epoch: int) -> Change:

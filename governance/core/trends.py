@@ -43,6 +43,10 @@ LAYOUTS: Final[Mapping[Span, Layout]] = {
 }
 
 
+# Users are many; a line for each of them would be no scorecard.
+_LABELS_MAX: Final = 30
+
+
 class Unit(StrEnum):
     COUNT = "count"
     MICROS = "micros"
@@ -116,6 +120,8 @@ def _measures(seen: Sequence[Tally]) -> list[_Measure]:
         ),
         *_each(seen, Figure.DENIED, "denied by "),
         *_each(seen, Figure.EXHAUSTED, "exhausted "),
+        *_each(seen, Figure.OVERDRAWN, "budget exhausted "),
+        *_each(seen, Figure.MODEL_DENIED, "model denied "),
         *(
             _counted(f"approvals {step}", Figure.APPROVALS, step)
             for step in ("requested", "approved", "denied", "expired", "cancelled")
@@ -134,11 +140,10 @@ def _counted(name: str, figure: Figure, *wanted: str) -> _Measure:
 
 
 def _each(seen: Sequence[Tally], figure: Figure, prefix: str) -> list[_Measure]:
-    """One line for each label that was seen, the largest first."""
+    """One line for each label that was seen, the largest first; of very many the largest."""
     found = dict(labels(merged(seen), figure))
-    return [
-        _counted(f"{prefix}{label}", figure, label) for label in sorted(found, key=lambda label: (-found[label], label))
-    ]
+    largest = sorted(found, key=lambda label: (-found[label], label))[:_LABELS_MAX]
+    return [_counted(f"{prefix}{label}", figure, label) for label in largest]
 
 
 def _rounded_cost(tally: Tally) -> int | None:

@@ -10,6 +10,7 @@ from governance.middleware.insistence import insist
 from governance.operations.admit import admit
 from governance.operations.answers import Admitted
 from governance.operations.finish import give_back
+from governance.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -21,7 +22,9 @@ def admitted(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     back: the attempt never started its body, so its holds are void and the action waits for a message again.
     """
     try:
-        admission = admit(call.gov, call.arrival, call.lease)
+        with span("acp.admit") as told:
+            admission = admit(call.gov, call.arrival, call.lease)
+            told.set({"acp.decision": type(admission).__name__.lower(), "acp.rule": getattr(admission, "rule", None)})
     except AdmissionUncertain as problem:
         _keep(call, problem.started_us)
         return StoreAway(str(problem))

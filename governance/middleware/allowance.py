@@ -51,9 +51,19 @@ class Allowance:
 
     def give_back(self, cost_micros: int, tokens: int) -> None:
         """Nothing of what was set aside was used."""
+        reported = self._call.reported
         with self._lock:
             self._aside[Unit.COST] -= cost_micros
             self._aside[Unit.TOKENS] -= tokens
+            # Of what was held for calls alone, that is a report. What the action declared, its body may have used.
+            if not self._declared(Unit.COST):
+                reported.cost_micros = reported.cost_micros or 0
+            if not self._declared(Unit.TOKENS):
+                reported.tokens = reported.tokens or 0
+
+    def _declared(self, unit: Unit) -> int:
+        """What the attempt was admitted with."""
+        return max((hold.amount for hold in self._call.running().holds if hold.unit is unit), default=0)
 
     def use(self, aside: tuple[int, int], used: tuple[int, int], unknown: frozenset[Unit] = frozenset()) -> None:
         """Reports what was used of `aside`, both micro-USD and tokens; of `unknown` units it may be more."""

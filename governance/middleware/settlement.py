@@ -1,6 +1,7 @@
 """After the body: the attempt is ended in the store or, while the store is away, on disk, to be applied later, once."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import stamina
@@ -14,6 +15,7 @@ from governance.middleware.insistence import insist
 from governance.operations.context import Governance
 from governance.operations.finish import Fenced as FencedFinish
 from governance.operations.finish import Finish, Finished, Raised, finish
+from governance.tracing import span
 
 log = structlog.get_logger(__name__)
 
@@ -25,7 +27,10 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     """Ends the attempt with what the body did. The body is never run again to make up for a store that is away."""
     try:
         point("after_hold_before_run")
-        outcome = proceed()
+        with span("acp.run", attributes={"acp.attempt": call.running().ref.attempt}) as told:
+            outcome = proceed()
+            if isinstance(outcome, Failed):
+                told.fail(type(outcome.error).__name__)
     except call.interrupts as problem:
         # The time limit struck around the body and not in it.
         outcome = Failed(problem, Raised(type(problem).__name__, "the time limit passed"))
@@ -43,7 +48,8 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         topped_up=call.topped_up,
     )
     try:
-        finished = _written(call, ending)
+        with span("acp.finish", attributes=_said(ending)):
+            finished = _written(call, ending)
     except Exception as problem:
         # The store is there and refuses this content; the attempt ends all the same, with something it keeps.
         log.exception("outcome not recordable")
@@ -55,6 +61,14 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         log.warning("fenced", attempt=running.ref.attempt)
         return Fenced()
     return outcome
+
+
+def _said(ending: Finish) -> dict[str, str | int | None]:
+    return {
+        "acp.outcome": type(ending.outcome).__name__.lower(),
+        "acp.cost_micros": ending.usage.cost_micros,
+        "acp.tokens": ending.usage.tokens,
+    }
 
 
 def _written(call: Call, ending: Finish) -> Finished | None:
@@ -69,6 +83,9 @@ def _spooled(call: Call, ending: Finish) -> None:
 
 
 def _patiently(gov: Governance, ending: Finish) -> Finished:
+    # Once without the patience, which costs a tenth of a finish.
+    with suppress(StoreUnavailable):
+        return finish(gov, ending)
     for attempt in stamina.retry_context(on=StoreUnavailable, attempts=_ATTEMPTS, timeout=_TIMEOUT_S, wait_initial=0.1):
         with attempt:
             return finish(gov, ending)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import assert_never
 
 from governance.core import admit as core
+from governance.core import signing
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.board import Board
 from governance.core.budgets import Charges, Payer, model_patterns
@@ -18,7 +19,7 @@ from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
 from governance.core.sessions import account_ids
 from governance.core.switches import stopping
 from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, deferred, denied, model_denied, parked
+from governance.core.transitions import admitted, deferred, denied, identified, model_denied, parked
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.answers import (
     Admission,
@@ -37,7 +38,7 @@ from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
 from governance.operations.switches import board_at, engage_by_budget, payer_of, subject_of
 from governance.store import actions
-from governance.store.actions import ActionRow
+from governance.store.actions import ActionRow, Gathered
 from governance.store.changes import take
 
 # Every round is caused by another writer's success, so this bound is only a guard against a defect.
@@ -62,6 +63,9 @@ class Arrival:
     can_wait: bool = True
     resource: str | None = None
     payer: Payer | None = None
+    # Why the message is not what a known key has signed; and whose it is, if that was signed.
+    forged: str | None = None
+    command_id: str | None = None
 
 
 def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
@@ -84,24 +88,30 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         gathered = actions.gather(gov.store, arrival.action_id, [*account_ids(force.session.id), *charges.accounts])
         if gathered is None:
             return NotSubmitted()
-        action, accounts, epoch = gathered
+        action = gathered.action
         if action.stream != stream:
             stream = action.stream
             continue
+        if arrival.forged is not None:
+            return Dropped(action.ref.id, arrival.forged)
+        if arrival.command_id not in (None, action.command_id):
+            return Dropped(action.ref.id, "the message was signed for another action")
         answer = _not_to_decide(gov, action, arrival, now_us)
         if answer is not None:
             return answer
-        board = board_at(gov, epoch)
+        board = board_at(gov, gathered.epoch)
         if gov.sessions.get(stream) is not force.session:
             # A session was turned early: which one is in force is asked anew.
             continue
-        if not _charged(gov, action, force, charges, accounts, board, hint, now_us):
+        if not _charged(gov, action, force, charges, gathered.accounts, board, hint, now_us):
             continue
-        decision = core.decide(_snapshot(gov, action, force, charges, accounts, board, arrival, now_us))
+        decision = core.decide(_snapshot(gov, gathered, force, charges, board, arrival, now_us))
         if isinstance(decision, core.EngageSwitch):
             _engage(gov, action, force, decision, lease, now_us)
             continue
         change = _change(gov, action, force, decision, lease, now_us, board.epoch)
+        if gathered.stale:
+            change = identified(change, gathered.identity)
         try:
             holds = take(gov.store, change)
         except StoreUnavailable as problem:
@@ -174,14 +184,14 @@ def _engage(
 
 def _snapshot(
     gov: Governance,
-    action: ActionRow,
+    gathered: Gathered,
     force: InForce,
     charges: Charges,
-    accounts: tuple[Account, ...],
     board: Board,
     arrival: Arrival,
     now_us: int,
 ) -> core.Snapshot:
+    action = gathered.action
     facts = ActionFacts(
         name=action.name,
         risk=Risk(action.risk),
@@ -201,6 +211,9 @@ def _snapshot(
         action=action.ref,
         digest=action.digest,
         session=force.session,
+        unsigned=_unsigned(gov, action),
+        identity=gathered.identity,
+        required=force.policy.require_identity,
         switch=stopping(board.engaged, subject_of(action, force.session.id)),
         verdict=verdict,
         ticket=action.ticket,
@@ -208,7 +221,7 @@ def _snapshot(
         payer=payer_of(action),
         charges=charges,
         access=_access(action, force, charges, now_us),
-        accounts=accounts,
+        accounts=gathered.accounts,
         amounts=estimate(action.cost_micros, action.tokens),
         on_exhausted=force.plan.on_exhausted,
         expires_us=action.expires_us,
@@ -223,6 +236,13 @@ def _access(action: ActionRow, force: InForce, charges: Charges, now_us: int) ->
         return None
     governor = ModelGovernor(force.policy.models, now_us, model_patterns(charges.charges))
     return governor.check_access(action.model, payer_of(action), Risk(action.risk))
+
+
+def _unsigned(gov: Governance, action: ActionRow) -> str | None:
+    """Why the row is not what was signed; None when it is, or no signature is asked for."""
+    if gov.signing is None:
+        return None
+    return signing.problem(gov.signing, action.signature, action.signable, action.ticket)
 
 
 def _grant(

@@ -6,10 +6,11 @@ An alert is raised by `governance.operations.notify.alert`: a row, an event in t
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from governance.core.alerts import (
+    AlertKind,
     Burn,
     Finding,
     Share,
@@ -30,6 +31,7 @@ from governance.core.rollups import HOUR_US, Figure, count, hour_of
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.notify import Turn, alert, end_turn, take_turn
 from governance.operations.sessions import in_force
+from governance.operations.switches import board_now
 from governance.store import alerts, rollups, workers
 from governance.store.notices import PUSH_TURN
 
@@ -142,7 +144,11 @@ def _findings(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
 
 
 def _of_budgets(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
-    burns = alerts.open_budgets(gov.store, now_us)
+    soft = {budget.id: budget.soft for budget in board_now(gov).book.in_force(gov.policy.budgets)}
+    burns = [
+        replace(burn, levels=(*soft[burn.budget], 100)) if burn.budget in soft else burn
+        for burn in alerts.open_budgets(gov.store, now_us)
+    ]
     raised = alerts.known(gov.store, _burn_keys(burns, thresholds.budget_percents))
     return [
         *budget_burn(burns, thresholds.budget_percents, raised),
@@ -151,9 +157,13 @@ def _of_budgets(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Fi
 
 
 def _burn_keys(burns: list[Burn], percents: tuple[int, ...]) -> list[str]:
-    lowest = min(percents, default=0)
-    near = [burn for burn in burns if (burn.posted + burn.held) * 100 >= burn.limit * lowest]
-    return [burn_key(burn.account_id, level) for burn in near for level in percents]
+    of_each = [(burn, percents if burn.levels is None else burn.levels) for burn in burns]
+    near = [
+        (burn, levels)
+        for burn, levels in of_each
+        if (burn.posted + burn.held) * 100 >= burn.limit * min(levels, default=0)
+    ]
+    return [burn_key(burn.account_id, level) for burn, levels in near for level in levels]
 
 
 def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
@@ -203,7 +213,12 @@ def _of_scans(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
 def _raise(gov: Governance, finding: Finding, now_us: int) -> str | None:
     """The id of the new alert; None when it was raised before."""
     alert_id = finding.key if finding.once else f"{finding.key}@{iso(now_us)}"
-    new = alert(gov, alert_id, finding.kind, finding.payload, finding=finding.key)
+    also = None
+    if finding.kind is AlertKind.BUDGET_BURN and "budget" in finding.payload:
+        # A budget by identity has thresholds of its own, and each crossing is in the trail.
+        session = in_force(gov, CONTROL_STREAM, now_us).session
+        also = Event(session.id, "budget.threshold", "governance", now_us, payload=finding.payload)
+    new = alert(gov, alert_id, finding.kind, finding.payload, finding=finding.key, also=also)
     return alert_id if new else None
 
 

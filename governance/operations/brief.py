@@ -21,10 +21,15 @@ from governance.core.briefs import (
     summary_of,
     what_follows,
 )
+from governance.core.budgets import Payer
 from governance.core.ledger import Unit, estimate
+from governance.core.sessions import Session
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
+from governance.operations.budgets import charges_now
 from governance.operations.context import Governance
+from governance.operations.sessions import pinned_policy
+from governance.operations.switches import board_now
 from governance.store import action_reports, events, ledger, sessions, tickets
 
 _RECENT = 5
@@ -40,11 +45,11 @@ def brief(gov: Governance, ref: str) -> Brief:
     if row is None:
         raise NotFound("ticket", ref, "acp approvals list shows the open ones")
     now_us = gov.clock.now_us()
-    charged_to, budgets = _budgets(gov, row, now_us)
+    session = sessions.at(gov.store, row["stream"], now_us) if row["action_state"] in _WAITING else None
     return Brief(
         ticket=_asked_of(row, now_us),
         what=_what(gov, row),
-        why=Why(row["rule"], row["reason"]),
+        why=Why(row["rule"], row["reason"], session is not None and session.policy_hash != row["policy_hash"]),
         who=Who(
             row["agent_id"],
             row["user"],
@@ -58,8 +63,8 @@ def brief(gov: Governance, ref: str) -> Brief:
         model=row["model"],
         cost_micros=row["cost_micros"],
         tokens=row["tokens"],
-        charged_to=charged_to,
-        budgets=budgets,
+        charged_to=session.id if session is not None else None,
+        budgets=_budgets(gov, row, session, now_us),
         recent=_recent(gov, row),
         earlier=_earlier(gov, row),
     )
@@ -115,15 +120,20 @@ def _edits(gov: Governance, action_id: str) -> Iterator[Edited]:
             yield Edited(event.actor, event.at_us, before)
 
 
-def _budgets(gov: Governance, row: RowMapping, now_us: int) -> tuple[str | None, tuple[BudgetEffect, ...]]:
-    if row["action_state"] not in _WAITING:
-        return None, ()
-    session = sessions.at(gov.store, row["stream"], now_us)
+def _budgets(gov: Governance, row: RowMapping, session: Session | None, now_us: int) -> tuple[BudgetEffect, ...]:
     if session is None:
-        return None, ()
+        return ()
     amounts = estimate(row["cost_micros"], row["tokens"])
     found = ledger.listing(gov.store, session_id=session.id, now_us=now_us)
-    return session.id, tuple(_effect(account, amounts[Unit(account["unit"])]) for account in found)
+    found += ledger.listed(gov.store, _charged(gov, row, session.policy_hash, now_us))
+    return tuple(_effect(account, amounts[Unit(account["unit"])]) for account in found)
+
+
+def _charged(gov: Governance, row: RowMapping, policy_hash: str, now_us: int) -> list[str]:
+    """The accounts of budgets that it would be charged to."""
+    payer = Payer(row["user"], row["team"], row["org"], row["agent_id"], row["stream"])
+    board_now(gov)
+    return list(charges_now(gov, pinned_policy(gov, policy_hash), payer, now_us).accounts)
 
 
 def _effect(account: RowMapping, amount: int) -> BudgetEffect:

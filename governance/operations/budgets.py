@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from governance.core.actions import State
 from governance.core.admit import Exhausted
 from governance.core.board import Board
-from governance.core.budgets import Book, Charges, Payer, Raise, TokenBudgetConfig, charges_of
+from governance.core.budgets import Book, Charges, Part, Payer, Raise, TokenBudgetConfig, charges_of
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.digest import canonical_json, storable
 from governance.core.events import Event
@@ -157,7 +157,8 @@ def set_budget(
     budget = check_budget({**content, "id": budget_id}) if content is not None else None
     digest = fingerprint("budget-set", budget_id, budget and budget.text, by.name, reason)
     if (first := _earlier(gov, command_id, digest)) is not None:
-        return first
+        # Whoever did it may have died before what waited was let go.
+        return replace(first, released=tuple(_let_go(gov, budget_id, by, reason)))
     known = {one.id: one for one in gov.policy.budgets}
     if budget is None and board_now(gov).book.budgets.get(budget_id) is None:
         raise NotFound("budget that was set", budget_id, "acp budget list shows them")
@@ -195,7 +196,8 @@ def raise_budget(
     reason = _reason(reason)
     digest = fingerprint("budget-raise", budget_id, until_us, cost_micros, tokens, who, by.name, reason)
     if (first := _earlier(gov, command_id, digest)) is not None:
-        return first
+        # Whoever did it may have died before what waited was let go.
+        return replace(first, released=tuple(_let_go(gov, budget_id, by, reason)))
     now_us = gov.clock.now_us()
     if not now_us < until_us <= now_us + _RAISE_US_MAX:
         raise InvalidOption("until", until_us, "an instant to come, within 366 days")
@@ -204,6 +206,9 @@ def raise_budget(
     if not unlimited or not found.limits.keys() >= set(unlimited):
         limited = " or ".join(str(unit) for unit in found.limits) or "nothing"
         raise InvalidOption("raise", ", ".join(unlimited) or "nothing", f"an amount of what it limits: {limited}")
+    parts = [part for part in Part if part in found.identity]
+    if who is not None and [named.partition("=")[0] for named in who.split(",")] != parts:
+        raise InvalidOption("for", who, "one account, such as " + ",".join(f"{part}=..." for part in parts))
     one = Raise(gov.new_id(), budget_id, who, cost_micros, tokens, until_us)
     said = {"who": who, "cost_micros": cost_micros, "tokens": tokens, "until_us": until_us, "reason": reason}
     event = _event(gov, "budget.raised", by.actor, now_us, budget=budget_id, raise_id=one.id, **said)

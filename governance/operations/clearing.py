@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import RowMapping
 
+from governance.core.actions import TERMINAL, State
 from governance.core.changes import Author, Change
 from governance.core.endings import cancelled
 from governance.core.principals import Principal
@@ -16,11 +17,12 @@ from governance.errors import InvalidOption, NotFound, StateConflict
 from governance.operations.context import Governance
 from governance.operations.principals import require
 from governance.operations.switches import board_now, read_switch, subject_of, switch_event, with_more
-from governance.store import sweeps, switches
+from governance.store import actions, sweeps, switches
 from governance.store.actions import ActionRow
-from governance.store.changes import apply_each
+from governance.store.changes import apply, apply_each
 
 _BATCH: Final = 500
+_WAITING: Final = (State.QUEUED, State.PARKED, State.DEFERRED)
 
 
 def release(gov: Governance, switch_id: str, *, reason: str, by: Principal) -> list[str]:
@@ -79,6 +81,18 @@ def cancel_each(
     return _each(gov, waiting, lambda action: _cancellation(gov, action, rule, reason, actor, epoch))
 
 
+def withdraw(gov: Governance, action_id: str, reason: str) -> None:
+    """Ends an action whose message nobody can publish; its producer, who calls this, has told its caller."""
+    action = actions.find(gov.store, action_id)
+    if action is None or action.direct:
+        return
+    if action.ref.state in _WAITING:
+        change = _cancellation(gov, action, "not-publishable", reason, "producer", None, delivered=True)
+        apply(gov.store, change)
+    elif action.ref.state in TERMINAL:
+        actions.delivered(gov.store, action_id, gov.clock.now_us())
+
+
 def resume(gov: Governance, actor: str) -> list[str]:
     """Queues what waits for the end of a pause that is over; the ids, to be published."""
     done: list[str] = []
@@ -118,7 +132,16 @@ def _each(gov: Governance, found: Iterable[ActionRow], change: Callable[[ActionR
     return [made.expected.id for made, applied in zip(changes, apply_each(gov.store, changes), strict=True) if applied]
 
 
-def _cancellation(gov: Governance, action: ActionRow, rule: str, reason: str, actor: str, epoch: int | None) -> Change:
+def _cancellation(
+    gov: Governance,
+    action: ActionRow,
+    rule: str,
+    reason: str,
+    actor: str,
+    epoch: int | None,
+    *,
+    delivered: bool = False,
+) -> Change:
     now_us = gov.clock.now_us()
     ticket = action.ticket
     due = action.not_before_us is None or action.not_before_us <= now_us
@@ -135,5 +158,6 @@ def _cancellation(gov: Governance, action: ActionRow, rule: str, reason: str, ac
         if ticket is not None and ticket.state is TicketState.PENDING
         else None
     )
-    made = cancelled(action.ref, Author(actor, now_us), rule=rule, reason=reason, ticket=move, due=due)
+    by = Author(actor, now_us)
+    made = cancelled(action.ref, by, rule=rule, reason=reason, ticket=move, due=due, delivered=delivered)
     return replace(made, epoch=epoch)

@@ -7,8 +7,10 @@ from typing import Final
 from governance.clock import Clock
 from governance.core.board import Board
 from governance.core.budgets import Charges, Payer
+from governance.core.identity import Membership
 from governance.core.policy import Policy
 from governance.core.sessions import Session
+from governance.core.signing import Keyring
 from governance.store.engine import Store
 
 # The stream whose sessions keep what happens to the fleet itself: switches, tokens, drills.
@@ -24,6 +26,25 @@ class Limits:
     lease_s: float = 12.0
     relay_s: float = 30.0
     time_limit_s: float = 3600.0
+
+
+@dataclass(slots=True)
+class KnownDirectory:
+    """What this process remembers of the directory, for submissions; an admission reads the directory itself."""
+
+    #: Of the load it remembers; None: it remembers nothing, 0: that nothing was ever loaded.
+    epoch: int | None = None
+    memberships: dict[tuple[str | None, str | None], Membership] = field(default_factory=dict)
+
+    @property
+    def remembers(self) -> bool:
+        return self.epoch is not None
+
+    def seen(self, epoch: int) -> None:
+        """The epoch of the directory in force, as somebody has just read it: another one's members are forgotten."""
+        if self.epoch != epoch:
+            self.epoch = epoch
+            self.memberships.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +65,6 @@ class Governance:
     # what its header says, turned out to have. Both of the board's epoch.
     charges: dict[tuple[str, Payer], Charges] = field(default_factory=dict)
     payers: dict[Payer, Payer] = field(default_factory=dict)
+    #: With it, nothing runs that was not signed by one of its keys.
+    signing: Keyring | None = None
+    directory: KnownDirectory = field(default_factory=KnownDirectory)

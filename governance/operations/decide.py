@@ -5,7 +5,7 @@ The caller publishes what was released or denied afterwards; the relay does it i
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import Connection
 
@@ -14,7 +14,7 @@ from governance.core.approvals import Vote, parse_votes, votes_text
 from governance.core.changes import Change
 from governance.core.digest import storable
 from governance.core.events import Event
-from governance.core.grants import OpenGrant
+from governance.core.grants import GrantTerms, OpenGrant, agreed
 from governance.core.instants import SECOND_US, iso
 from governance.core.principals import Principal
 from governance.core.tickets import TicketState
@@ -30,17 +30,6 @@ from governance.store.events import append_in
 
 _EXTENSION_US_MAX = 366 * DAY_US
 _DIGEST_LENGTH_MIN = 8
-
-
-@dataclass(frozen=True, slots=True)
-class GrantTerms:
-    """What an approval stands for beyond its own action; bounds are cumulative, 0 is nothing, None is no bound."""
-
-    for_session: bool = False
-    resource: str | None = None
-    max_uses: int | None = None
-    max_cost_micros: int | None = None
-    until_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +54,9 @@ def approve(
 ) -> Decided:
     """Approves the pending ticket `ref` (its own id or its action's); the action is admitted anew, limits and all.
 
-    With a quorum it is the last of the approvals that releases the action. Edited arguments are approved by whoever
-    edits; earlier approvals were of other arguments and do not count any more. Raises as `approve_all`.
+    With a quorum it is the last of the approvals that releases the action, and a grant is given if all of them ask for
+    the same. Edited arguments are approved by whoever edits; earlier approvals were of other arguments and do not count
+    any more. Raises as `approve_all`.
     """
     return approve_all(gov, [ref], by=by, reason=reason, command_id=command_id, seen=seen, edit=edit, grant=grant)[0]
 
@@ -84,7 +74,8 @@ def approve_all(
 ) -> list[Decided]:
     """Approves all of `refs` or, when one of them cannot be, none.
 
-    `seen` is how the digest begins of the arguments that were looked at; it has to be said once somebody edited them.
+    `seen` is how the digest begins of the arguments that were looked at; it has to be said once somebody edited them,
+    except by whoever edits them all anew.
 
     Raises NotFound, NotAllowed, StateConflict, InvalidOption, CommandConflict.
     """
@@ -103,12 +94,13 @@ def approve_all(
             raise InvalidOption("grant", f"{len(refs)} tickets", expected)
         _check_terms(grant, gov.clock.now_us())
     asked = _find_all(gov, refs, by, reason, "approved")
-    for one in asked if edit is None else ():
+    for one in asked if edit is None or seen is not None else ():
         check_seen(gov, one, seen)
     changes, decided, opened = [], [], []
     for one in asked:
-        change, votes_missing = _approval(one, edit)
-        given = _grant(gov, one, grant) if grant is not None and not votes_missing else None
+        votes = _votes(one, edit, grant)
+        change, votes_missing = _approval(one, edit, votes)
+        given = _grant(gov, one, _agreed(votes, one.now_us)) if grant is not None and not votes_missing else None
         if given is not None:
             opened.append(given)
         changes.append(change)
@@ -185,14 +177,21 @@ def _find_all(gov: Governance, refs: Sequence[str], by: Principal, reason: str |
     return list({one.ticket["id"]: one for one in found}.values())
 
 
-def _approval(one: Asked, edited: EditedArguments | None) -> tuple[Change, int]:
+def _votes(one: Asked, edited: EditedArguments | None, grant: GrantTerms | None) -> tuple[Vote, ...]:
+    """The approvals that count with this one: of other arguments none does any more."""
+    before = () if _changes(one, edited) else parse_votes(one.ticket["votes"])
+    return (*before, Vote(one.by.name, one.now_us, one.reason, grant))
+
+
+def _changes(one: Asked, edited: EditedArguments | None) -> bool:
+    return edited is not None and edited.digest != one.action.digest
+
+
+def _approval(one: Asked, edited: EditedArguments | None, votes: tuple[Vote, ...]) -> tuple[Change, int]:
     """The change, and how many approvals are still missing after it."""
     edit = None
-    votes = parse_votes(one.ticket["votes"])
-    if edited is not None and edited.digest != one.action.digest:
+    if edited is not None and _changes(one, edited):
         edit = Edit(edited.message, edited.digest, one.action.digest, edited.resource)
-        votes = ()
-    votes = (*votes, Vote(one.by.name, one.now_us, one.reason))
     changed = {"votes": votes_text(votes), "digest": edit.digest if edit else None}
     missing = one.chain.approvals - len(votes)
     if missing <= 0:
@@ -201,11 +200,24 @@ def _approval(one: Asked, edited: EditedArguments | None) -> tuple[Change, int]:
     payload: dict[str, object] = {"approvals": len(votes), "wanted": one.chain.approvals}
     if one.reason:
         payload["reason"] = one.reason
+    if votes[-1].grant is not None:
+        payload["grant"] = asdict(votes[-1].grant)
     if edit is not None:
         payload |= {"digest": edit.digest, "digest_before": edit.digest_before}
     move = one.move(TicketState.PENDING, **changed)
     change = asked_on(one.action.ref, one.author, kind="ticket.voted", ticket=move, payload=payload, edit=edit)
     return change, missing
+
+
+def _agreed(votes: Sequence[Vote], now_us: int) -> GrantTerms:
+    """What stands for as many people's click needs as many people. Raises InvalidOption."""
+    terms = agreed([vote.grant for vote in votes])
+    if terms is None:
+        others = "; ".join(f"{vote.by} asked for {vote.grant or 'no grant'}" for vote in votes[:-1])
+        expected = f"what all who approve ask for, or nothing ({others}): approve without a grant, or as they did"
+        raise InvalidOption("grant", str(votes[-1].grant), expected)
+    _check_terms(terms, now_us)
+    return terms
 
 
 def _check_terms(terms: GrantTerms, now_us: int) -> None:

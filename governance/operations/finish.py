@@ -43,6 +43,7 @@ class AskedToRetry:
     message: str | None = None
     digest: str | None = None
     resource: str | None = None
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,7 @@ def _change(finish: Finish) -> Change:
                 closings=closings,
                 closing_payload=payload,
             )
-        case AskedToRetry(error, not_before_us, message, digest, resource):
+        case AskedToRetry(error, not_before_us, message, digest, resource, signature):
             return retried(
                 finish.ref,
                 by,
@@ -160,6 +161,7 @@ def _change(finish: Finish) -> Change:
                 message=message,
                 digest=digest,
                 resource=resource,
+                signature=signature,
             )
         case Suspended(reason, until_us):
             return suspended(

@@ -20,12 +20,17 @@ class Post:
 
 
 def register(gov: Governance, worker_id: str, pid: int, post: Post | None = None, ready_us: int | None = None) -> None:
-    """A process that runs actions says that it exists and is alive; without a post it is no worker."""
+    """A process that runs actions says that it exists and is alive; without a post it is no worker.
+
+    Those that have been silent for a day and own nothing are forgotten on the way.
+    """
+    now_us = gov.clock.now_us()
+    workers.forget(gov.store, now_us - gov.clock.span_us(_FORGOTTEN_S))
     workers.register(
         gov.store,
         worker_id,
         pid,
-        gov.clock.now_us(),
+        now_us,
         host=post.host if post else None,
         queues=json.dumps(post.queues) if post else None,
         slots=post.slots if post else None,

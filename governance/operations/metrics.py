@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from governance.core.budgets import SCOPE, budget_of
 from governance.core.ledger import Unit
 from governance.operations.context import Governance
 from governance.operations.reports import BeatLine, WorkerLine, list_beats, list_budgets, list_workers
@@ -81,8 +82,10 @@ def _budgets(gov: Governance) -> tuple[BudgetUse, ...]:
     for line in list_budgets(gov, session_id=None):
         if not line.limit_amount:
             continue
-        # A session's name ends in its window: its stream is what goes on.
-        key = (line.scope, line.scope_id.partition("@")[0], line.unit)
+        # A session's name ends in its window: its stream is what goes on. Of a budget the fullest account counts, there
+        # may be one for everybody.
+        of = budget_of(line.scope_id)[0] if line.scope == SCOPE else line.scope_id.partition("@")[0]
+        key = (line.scope, of, line.unit)
         fullest[key] = max(fullest.get(key, 0.0), (line.posted + line.held) / line.limit_amount)
     return tuple(BudgetUse(*key, round(used, 6)) for key, used in sorted(fullest.items()))
 

@@ -16,12 +16,14 @@ from sqlalchemy import RowMapping
 from governance.core.alerts import runbook
 from governance.core.approvals import Chain, parse_chain
 from governance.core.digest import sha256, storable
+from governance.core.events import Event
 from governance.core.instants import iso
 from governance.core.money import usd
 from governance.core.tickets import TicketState
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.sessions import in_force
 from governance.store import notices
+from governance.store.events import append_in
 from governance.store.notices import TicketEvent, UntoldTicket
 
 # Whoever did not hear of something for this long has found out, or does not care any more.
@@ -142,17 +144,23 @@ def pass_over_old(gov: Governance, limit: int) -> int:
 
 
 def alert(
-    gov: Governance, alert_id: str, kind: str, payload: Mapping[str, object], *, finding: str | None = None
+    gov: Governance,
+    alert_id: str,
+    kind: str,
+    payload: Mapping[str, object],
+    *,
+    finding: str | None = None,
+    also: Event | None = None,
 ) -> bool:
     """Raises an alert, with its event in the fleet's own session, once per `alert_id`; whether it is new.
 
     The id says what it is about, so that the same thing alerts once; so does `finding`, while its alert stands.
-    `payload` is JSON; it is given the address of the runbook for this kind.
+    `payload` is JSON; it is given the address of the runbook for this kind. `also` is written with a new one.
     """
     now_us = gov.clock.now_us()
     session = in_force(gov, CONTROL_STREAM, now_us).session
     with gov.store.transaction() as connection:
-        return notices.raise_alert(
+        new = notices.raise_alert(
             connection,
             alert_id=storable(alert_id),
             kind=kind,
@@ -161,6 +169,9 @@ def alert(
             session_id=session.id,
             finding=finding,
         )
+        if new and also is not None:
+            append_in(connection, also)
+        return new
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from governance.core.changes import Author
 from governance.core.transitions import released
 from governance.operations.context import Governance
-from governance.store import actions, sweeps
+from governance.store import actions, echoes, sweeps
 from governance.store.actions import ActionRow
 from governance.store.changes import apply
 
@@ -42,6 +42,23 @@ def silent(gov: Governance, limit: int) -> list[Outgoing]:
     now_us = gov.clock.now_us()
     stale_us = gov.clock.span_us(gov.limits.relay_s)
     return _claim(gov, sweeps.silent(gov.store, stale_us=stale_us, now_us=now_us, limit=limit), now_us)
+
+
+def keep_echo(gov: Governance, echo: Outgoing, first_id: str, *, published: bool) -> None:
+    """Records a message whose command_id made the action `first_id`: it is told that one's outcome."""
+    echoes.keep(gov.store, echo.action_id, first_id, echo.message, gov.clock.now_us(), published=published)
+
+
+def told_echo(gov: Governance, echo_id: str) -> None:
+    """The caller tells it now."""
+    echoes.told(gov.store, echo_id)
+
+
+def due_echoes(gov: Governance, limit: int) -> list[Outgoing]:
+    """Echoes of actions that have ended, to be published."""
+    stale_us = gov.clock.span_us(gov.limits.relay_s)
+    found = echoes.due(gov.store, stale_us=stale_us, now_us=gov.clock.now_us(), limit=limit)
+    return [Outgoing(echo_id, message) for echo_id, message in found]
 
 
 def message_of(gov: Governance, action_id: str) -> Outgoing | None:

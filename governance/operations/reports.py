@@ -13,7 +13,7 @@ from governance.core.principals import Principal
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import action_reports, beats, events, ledger, tickets, workers
+from governance.store import action_reports, beats, events, ledger, model_calls, tickets, workers
 from governance.store import sessions as store_sessions
 
 _Row = TypeVar("_Row")
@@ -119,12 +119,34 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelCallLine:
+    """A call of a model: tokens, micro-USD, and the prices of a million tokens in micro-USD (None: nobody knew any)."""
+
+    id: str
+    attempt: int
+    model: str
+    tier: str | None
+    override_id: str | None
+    tokens_input: int
+    tokens_cached: int
+    tokens_output: int
+    cost_micros: int
+    price_input: int | None
+    price_cached: int | None
+    price_output: int | None
+    price_table: str | None
+    flag: str | None
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class ActionReport:
-    """An action, its latest ticket, what it spent and everything that happened to it."""
+    """An action, its latest ticket, what it spent, the models it called and everything that happened to it."""
 
     action: ActionDetail
     ticket: TicketLine | None
     spent: tuple[Spent, ...]
+    model_calls: tuple[ModelCallLine, ...]
     history: tuple[StoredEvent, ...]
 
 
@@ -193,6 +215,7 @@ def show_action(gov: Governance, action_id: str) -> ActionReport:
         action=_taken(ActionDetail, row, state=State(row["state"])),
         ticket=_ticket(ticket) if ticket is not None else None,
         spent=tuple(Spent(account, Unit(account.rpartition(":")[2]), spent[account]) for account in sorted(spent)),
+        model_calls=tuple(_taken(ModelCallLine, call) for call in model_calls.of_action(gov.store, action_id)),
         history=tuple(events.of_action(gov.store, action_id)),
     )
 
@@ -236,11 +259,14 @@ def events_after(gov: Governance, event_id: int, limit: int) -> list[StoredEvent
     return events.after_id(gov.store, event_id, limit)
 
 
-def list_budgets(gov: Governance, *, session_id: str | None) -> list[BudgetLine]:
-    """The budgets of the windows that are open now, or those of one session. Raises NotFound."""
+def list_budgets(gov: Governance, *, session_id: str | None, budget_id: str | None = None) -> list[BudgetLine]:
+    """The accounts of the windows that are open now, or those of one session, or of one budget by identity.
+
+    Raises NotFound.
+    """
     if session_id is not None and store_sessions.find(gov.store, session_id) is None:
         raise NotFound("session", session_id, "acp budget show lists the open ones")
-    found = ledger.listing(gov.store, session_id=session_id, now_us=gov.clock.now_us())
+    found = ledger.listing(gov.store, session_id=session_id, budget_id=budget_id, now_us=gov.clock.now_us())
     return [_taken(BudgetLine, row, unit=Unit(row["unit"])) for row in found]
 
 

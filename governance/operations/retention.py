@@ -5,6 +5,7 @@ verified once more before; what does not agree is evidence and stays. An anchor 
 an event in the fleet's own trail; then its rows are deleted in small steps, by this process or by a later one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,8 @@ from governance.operations.audit import PRUNED, seal, sealed_events
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
 from governance.operations.sessions import in_force
-from governance.store import retention
+from governance.store import checkpoints, retention
+from governance.store.engine import Store
 from governance.store.retention import Aged
 
 DAY_S: Final = 24 * 3600
@@ -49,12 +51,17 @@ class KeptSession:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What one call pruned and kept of what is older than `cutoff_us`; not `finished`: the next call goes on."""
+    """What one call pruned and kept of what is older than `cutoff_us`; not `finished`: the next call goes on.
+
+    `accounts` are those of budgets whose entries went; `commands` and `ticks` are how many were forgotten.
+    """
 
     cutoff_us: int
     pruned: tuple[PrunedSession, ...]
     kept: tuple[KeptSession, ...]
+    accounts: int = 0
     commands: int = 0
+    checkpoints: int = 0
     ticks: int = 0
     finished: bool = True
 
@@ -137,12 +144,44 @@ def _prune(
                 continue
             found = KeptSession(session.session_id, "it moved while it was looked at")
         kept.append(found)
-    commands = 0
-    while not allowance.spent and (forgotten := retention.prune_commands(gov.store, cutoff_us, _BATCH)):
-        commands += forgotten
-        allowance.spend(forgotten)
+    accounts = _sum_up(gov, cutoff_us, actor, reason, allowance)
+    commands = _forget(retention.prune_commands, gov, cutoff_us, allowance)
+    points = _forget(checkpoints.forget, gov, cutoff_us, allowance)
     ticks = retention.prune_ticks(gov.store, cutoff_us)
-    return Retention(cutoff_us, tuple(pruned), tuple(kept), commands, ticks, finished=not allowance.spent)
+    forgotten = (accounts, commands, points, ticks)
+    return Retention(cutoff_us, tuple(pruned), tuple(kept), *forgotten, finished=not allowance.spent)
+
+
+def _forget(step: Callable[[Store, int, int], int], gov: Governance, cutoff_us: int, allowance: _Allowance) -> int:
+    """Step after step, until one forgets nothing or nothing more may be deleted; how many rows."""
+    forgotten = 0
+    while not allowance.spent and (rows := step(gov.store, cutoff_us, _BATCH)):
+        forgotten += rows
+        allowance.spend(rows)
+    return forgotten
+
+
+def _sum_up(gov: Governance, cutoff_us: int, actor: str, reason: str, allowance: _Allowance) -> int:
+    """Lets go of the entries of budgets' accounts; what does not agree is evidence and stays. How many accounts."""
+    summed_up = 0
+    kept: set[str] = set()
+    while not allowance.spent:
+        found = [one for one in retention.aged_accounts(gov.store, cutoff_us, _BATCH) if one not in kept]
+        for account_id in found:
+            now_us = gov.clock.now_us()
+            session = in_force(gov, CONTROL_STREAM, now_us).session
+            said = {"account": account_id, "reason": reason, "cutoff_us": cutoff_us}
+            event = Event(session.id, "budget.summed_up", actor, now_us, payload=said)
+            if retention.sum_up(gov.store, account_id, event):
+                summed_up += 1
+            else:
+                kept.add(account_id)
+        if not found:
+            break
+        allowance.spend(len(found))
+    while not allowance.spent and (deleted := retention.clear_summed_up(gov.store, _BATCH)):
+        allowance.spend(deleted)
+    return summed_up
 
 
 def _examined(gov: Governance, session: Aged, cutoff_us: int, going: set[str]) -> PrunedSession | KeptSession:

@@ -23,6 +23,7 @@ from governance.core.switches import Scope
 from governance.core.transitions import carried
 from governance.core.windows import Window, window_at
 from governance.errors import InvalidOption, NotFound, StateConflict
+from governance.operations.budgets import end_raises
 from governance.operations.context import Governance
 from governance.operations.drills import drill_policy
 from governance.operations.principals import require
@@ -71,6 +72,7 @@ class SessionLine:
 def rotate(gov: Governance, actor: str) -> Rotated:
     """One pass over every session that is over or ends soon, in bounded batches, to the end."""
     done = Rotated()
+    end_raises(gov, actor)
     now_us = gov.clock.now_us()
     for session in rotation.stragglers(gov.store, now_us - gov.clock.span_us(_STRAGGLERS_S), _PAGE):
         done.carried += _carry(gov, session, actor)

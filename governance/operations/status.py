@@ -1,4 +1,4 @@
-"""What the fleet is doing now, in one look: switches, actions by state, overdue requests, workers."""
+"""What the fleet is doing now, in one look: switches, who is busy, actions by state, overdue requests, workers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from governance.operations.reports import list_workers
 from governance.store import action_reports, switches, tickets
 
 _SHOWN = 100
+_BUSIEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,10 +30,25 @@ class SwitchLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Busy:
+    """How many actions of an agent, for a user, in a session run, and how many wait: queued, parked or deferred."""
+
+    agent_id: str | None
+    user: str | None
+    stream: str
+    session_id: str
+    running: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
-    """`actions` counts by state; `overdue` counts requests that the escalation sweep has not reached yet."""
+    """`busiest` are the 20 with most running; `actions` counts by state, without drills'; `overdue` counts requests
+    that no escalation sweep has reached yet.
+    """
 
     switches: tuple[SwitchLine, ...]
+    busiest: tuple[Busy, ...]
     actions: Mapping[str, int]
     overdue: int
     workers: tuple[str, ...]
@@ -64,6 +80,7 @@ def status(gov: Governance, *, everything: bool) -> Status:
         )
     return Status(
         switches=tuple(lines),
+        busiest=tuple(Busy(*row) for row in action_reports.busiest(gov.store, _BUSIEST)),
         actions=action_reports.counts_by_state(gov.store),
         overdue=tickets.count_overdue(gov.store, gov.clock.now_us()),
         workers=tuple(sorted(workers)),

@@ -1,17 +1,21 @@
 """Submit: claim the command_id, let the policy decide, record the action with its message, its ticket and its event."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
+from governance.core import identity
 from governance.core.actions import State, Submission
 from governance.core.admit import CANNOT_WAIT
 from governance.core.approvals import Chain
 from governance.core.events import Event
 from governance.core.grants import Wanted
-from governance.core.policy import Allow, Deny, Park, Steer, Verdict, decide
+from governance.core.identity import Resolved
+from governance.core.policy import Allow, Deny, Park, Policy, Steer, Verdict, decide
+from governance.core.signing import sign
 from governance.core.tickets import OpenTicket
 from governance.errors import CommandConflict
 from governance.operations.context import Governance
+from governance.operations.directory import identity_now, identity_of
 from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce, in_force
 from governance.store import actions, events, submissions
@@ -55,8 +59,11 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
     """
     now_us = gov.clock.now_us()
     force = in_force(gov, submission.stream, now_us)
-    entry = _entry(gov, submission, force, decide(force.policy, submission.facts()), now_us)
-    ends_us = submissions.record(
+    submission, verdict = _decided(gov, submission, force.policy)
+    if gov.signing is not None:
+        submission = replace(submission, signature=sign(gov.signing, submission.signable))
+    entry = _entry(gov, submission, force, verdict, now_us)
+    recorded = submissions.record(
         gov.store,
         submission,
         session_id=force.session.id,
@@ -68,12 +75,54 @@ def submit(gov: Governance, submission: Submission) -> Submitted:
         guidance=entry.guidance,
         suggest=entry.suggest,
     )
-    if ends_us is not None:
-        if ends_us <= now_us:
+    if recorded is not None:
+        gov.directory.seen(recorded.directory_epoch)
+        if recorded.ends_us <= now_us:
             # It was turned early, unknown to this process. Its admission is in the next one; so is what comes after it.
             gov.sessions.pop(submission.stream, None)
         return Recorded(submission.action_id, entry.state)
     return _first(gov, submission)
+
+
+def refuse(gov: Governance, submission: Submission, rule: str, reason: str) -> None:
+    """Records a message that may not even be submitted, as denied and told. Nothing that it claims is taken over.
+
+    Done again for the same message it changes nothing.
+    """
+    now_us = gov.clock.now_us()
+    session_id = in_force(gov, submission.stream, now_us).session.id
+    entry = _Entry(State.DENIED, rule, reason)
+    event = _event(submission, session_id, entry, now_us)
+    submissions.record(
+        gov.store,
+        submission,
+        session_id=session_id,
+        state=entry.state,
+        event=event,
+        ticket=None,
+        rule=rule,
+        reason=reason,
+    )
+    actions.delivered(gov.store, submission.action_id, now_us)
+
+
+def _decided(gov: Governance, submission: Submission, policy: Policy) -> tuple[Submission, Verdict]:
+    """The submission under its whole identity, and what policy says of it.
+
+    An action that is let through is asked again by its admission, so what this process remembers of the directory will
+    do. Nobody is refused, and no person asked, but by what the directory says now.
+    """
+    resolved = identity_of(gov, submission.claimed)
+    verdict = _verdict(policy, submission.charged_to(resolved), resolved)
+    if not isinstance(verdict, Allow) and gov.directory.remembers:
+        resolved = identity_now(gov, submission.claimed)
+        verdict = _verdict(policy, submission.charged_to(resolved), resolved)
+    return submission.charged_to(resolved), verdict
+
+
+def _verdict(policy: Policy, submission: Submission, resolved: Resolved) -> Verdict:
+    refusal = identity.refusal(resolved, policy.require_identity)
+    return decide(policy, submission.facts()) if refusal is None else Deny(*refusal)
 
 
 def _first(gov: Governance, submission: Submission) -> Repeated:

@@ -61,9 +61,9 @@ def top_up(gov: Governance, ref: ActionRef, holds: tuple[Hold, ...], cost_micros
         if apply(gov.store, topped_up(ref, by, wanted, epoch=switches.epoch(gov.store))):
             return ToppedUp(_sum(holds, more))
         found = actions.gather(gov.store, ref.id, [hold.account_id for hold in wanted])
-        if found is None or (found[0].ref.state, found[0].ref.attempt) != (State.RUNNING, ref.attempt):
+        if found is None or (found.action.ref.state, found.action.ref.attempt) != (State.RUNNING, ref.attempt):
             return Gone()
-        short = exhausted(found[1], more)
+        short = exhausted(found.accounts, more)
         if short is not None:
             return NoRoom(short, more[short.unit])
         for hold in wanted:

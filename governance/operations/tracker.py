@@ -106,9 +106,10 @@ class TokenBudgetTracker:
         if (first := self._earlier(command_id, digest)) is not None:
             return first
         charges = self._opened(payer)
+        session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
         try:
             with self._gov.store.transaction() as connection:
-                return self._posted(connection, charges, amounts, command_id, digest)
+                return self._posted(connection, session_id, charges, amounts, command_id, digest)
         except _TakenError:
             taken = self._earlier(command_id, digest)
             assert taken is not None, "it was taken"
@@ -128,7 +129,13 @@ class TokenBudgetTracker:
                 return charges
 
     def _posted(
-        self, connection: Connection, charges: Charges, amounts: dict[Unit, int], command_id: str | None, digest: str
+        self,
+        connection: Connection,
+        session_id: str,
+        charges: Charges,
+        amounts: dict[Unit, int],
+        command_id: str | None,
+        digest: str,
     ) -> UsageRecorded:
         now_us = self._gov.clock.now_us()
         source = f"usage:{command_id or self._gov.new_id()}"
@@ -142,7 +149,6 @@ class TokenBudgetTracker:
         answer = canonical_json({"budgets": list(recorded.budgets), "exhausted": list(recorded.exhausted)})
         if command_id is not None and not commands.claim(connection, command_id, "usage", digest, answer, now_us):
             raise _TakenError
-        session_id = in_force(self._gov, CONTROL_STREAM, now_us).session.id
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
             append_in(connection, _exhausted(session_id, source, account, charges, now_us))

@@ -3,10 +3,11 @@
 Only PostgreSQL has several writers at a time: on SQLite every account is one row.
 
 Lock order, on every path and over all rows: plain accounts by id, then stripes by account and number. An admission
-waits for its plain rows in that order, then takes of each striped account any stripe that nobody has, and waits for one
-only when all are taken. A closing waits for its rows in that order, a levelling for all stripes of one account in
-theirs. So nobody who has a stripe waits for a plain row, nor anybody for a row that comes before one that they have:
-waiting never runs in a circle.
+waits for its plain rows in that order, then takes of each striped account any stripe that nobody has. Only if there is
+none it gives everything back, and waits the next time, for stripes by number from its own upwards. A closing waits for
+its rows in that order, a levelling for all stripes of one account in theirs. So nobody who has a stripe waits for a
+plain row, nor anybody for a row that comes before one that they have: waiting never runs in a circle. Whoever holds off
+the admissions (`governance.store.epochs`) and locks accounts does so before: an admission waits for that with its own.
 """
 
 from collections.abc import Sequence
@@ -63,7 +64,14 @@ def open_in(connection: Connection, account: Account, *, scope: str, scope_id: s
 
 
 def make_room(store: Store, account_id: str, amount: int, stripe: int | None = None) -> bool:
-    """`make_room_in` by itself."""
+    """`make_room_in` by itself; locks nothing where there is none."""
+    found = store.read(
+        """SELECT 1 FROM accounts WHERE account = :id GROUP BY account
+            HAVING count(limit_amount) = 0 OR sum(limit_amount) - sum(posted + held) >= :amount""",
+        {"id": account_id, "amount": amount},
+    )
+    if not found:
+        return False
     with store.transaction() as connection:
         return make_room_in(connection, account_id, amount, stripe)
 
@@ -117,7 +125,13 @@ def _level(
     if not found or found[0].share is None:
         return
     limit = sum(row.share or 0 for row in found) + limit_delta
-    for row, share in zip(found, shares(limit, [row.used for row in found], amount, first), strict=True):
-        if share != row.share:
-            values = {"id": row.id, "share": share}
-            rows(connection, "UPDATE accounts SET limit_amount = :share WHERE id = :id", values)
+    cut = shares(limit, [row.used for row in found], amount, first)
+    if connection.dialect.name == "postgresql":
+        # In one round trip: everybody waits for these rows.
+        sql = """UPDATE accounts a SET limit_amount = cut.share
+            FROM unnest(CAST(:ids AS text[]), CAST(:shares AS bigint[])) AS cut(id, share)
+            WHERE a.id = cut.id AND a.limit_amount <> cut.share"""
+        rows(connection, sql, {"ids": [row.id for row in found], "shares": cut})
+        return
+    for row, share in zip(found, cut, strict=True):
+        rows(connection, "UPDATE accounts SET limit_amount = :share WHERE id = :id", {"id": row.id, "share": share})

@@ -1,5 +1,8 @@
 """Actions as people read them: listed, counted, whole."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from sqlalchemy import RowMapping, func, select
 
 from governance.core.actions import State
@@ -9,8 +12,24 @@ from governance.store.schema.work import actions
 
 
 def counts_by_state(store: Reader) -> dict[str, int]:
-    found = store.read("SELECT state, count(*) FROM actions GROUP BY state", {})
+    """What drills do by themselves, and undo, is left out."""
+    found = store.read("SELECT state, count(*) FROM actions WHERE name NOT LIKE 'acp.drill.%' GROUP BY state", {})
     return {str(row[0]): int(row[1]) for row in found}
+
+
+def busiest(store: Reader, limit: int) -> list[Sequence[Any]]:
+    """(agent, user, stream, session, running, waiting) of what has not ended, most running first."""
+    return list(
+        store.read(
+            """SELECT agent_id, "user", stream, session_id,
+                sum(CASE WHEN state = 'running' THEN 1 ELSE 0 END) AS running,
+                sum(CASE WHEN state = 'running' THEN 0 ELSE 1 END) AS waiting FROM actions
+                WHERE delivered_us IS NULL AND state IN ('running', 'queued', 'parked', 'deferred')
+                GROUP BY agent_id, "user", stream, session_id
+                ORDER BY running DESC, waiting DESC, session_id, agent_id, "user" LIMIT :limit""",
+            {"limit": limit},
+        )
+    )
 
 
 def without_trail(store: Reader) -> int:

@@ -2,13 +2,24 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from governance.core.actions import State
 from governance.core.changes import ActionRef
+from governance.core.identity import (
+    Identity,
+    Membership,
+    Part,
+    Resolved,
+    claimed_of,
+    filled_text,
+    parse_filled,
+    resolve,
+)
 from governance.core.ledger import Account, Hold, Unit
+from governance.core.signing import Signable
 from governance.core.tickets import Ticket, TicketState
 from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Store
@@ -33,6 +44,8 @@ class ActionRow:
     user: str | None
     team: str | None
     org: str | None
+    filled: str | None
+    signature: str | None
     cost_micros: int
     tokens: int
     correlation_id: str
@@ -57,6 +70,36 @@ class ActionRow:
     switch_id: str | None
     ticket: Ticket | None
 
+    @property
+    def identity(self) -> Identity:
+        return Identity(self.user, self.team, self.org)
+
+    @property
+    def signable(self) -> Signable:
+        return Signable(
+            action_id=self.ref.id,
+            command_id=self.command_id,
+            name=self.name,
+            stream=self.stream,
+            agent_id=self.agent_id,
+            claimed=self.claimed,
+            risk=self.risk,
+            idempotent=self.idempotent,
+            direct=self.direct,
+            model=self.model,
+            cost_micros=self.cost_micros,
+            tokens=self.tokens,
+            correlation_id=self.correlation_id,
+            digest=self.digest,
+            resource=self.resource,
+            message=self.message,
+        )
+
+    @property
+    def claimed(self) -> Identity:
+        """What of it the caller said."""
+        return claimed_of(self.identity, parse_filled(self.filled))
+
 
 _ACTION = (
     "id",
@@ -76,6 +119,8 @@ _ACTION = (
     "user",
     "team",
     "org",
+    "filled",
+    "signature",
     "cost_micros",
     "tokens",
     "correlation_id",
@@ -102,26 +147,42 @@ _ACTION = (
 _TICKET = ("id", "state", "digest", "rule", "policy_hash", "chain_hash", "step")
 _COLUMNS = ", ".join([f'a."{column}"' for column in _ACTION] + [f"t.{column}" for column in _TICKET])
 _FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
+# What a user's team belongs to counts before what a team that is only claimed does.
+_DIRECTORY = """LEFT JOIN users du ON du.id = a."user" LEFT JOIN teams dt ON dt.id = coalesce(du.team, a.team)"""
 _WIDTH = len(_ACTION) + len(_TICKET)
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What an admission decides by, as one statement saw it.
+
+    `action` is charged to `identity`, which the present directory says; `stale`: its row does not say so yet.
+    """
+
+    action: ActionRow
+    identity: Resolved
+    stale: bool
+    accounts: tuple[Account, ...]
+    epoch: int
 
 
 _ACCOUNT = "c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us"
 # One row, however many accounts: they come as JSON in it.
 _GATHER_POSTGRESQL = f"""SELECT {_COLUMNS}, (SELECT CAST(json_agg(json_build_array({_ACCOUNT}, c.stripes)) AS text)
-        FROM {ACCOUNTS} c WHERE c.id = ANY(CAST(:accounts AS text[]))), {EPOCH} {_FROM} WHERE a.id = :id"""
+        FROM {ACCOUNTS} c WHERE c.id = ANY(CAST(:accounts AS text[]))), {EPOCH}, du.team, dt.org
+        {_FROM} {_DIRECTORY} WHERE a.id = :id"""
 
 
 @lru_cache(maxsize=64)
 def _gather_sqlite(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
     return f"""SELECT {_COLUMNS}, (SELECT json_group_array(json_array({_ACCOUNT}, 1))
-            FROM accounts c WHERE c.id IN ({names})), {EPOCH} {_FROM} WHERE a.id = :id"""
+            FROM accounts c WHERE c.id IN ({names})), {EPOCH}, du.team, dt.org
+        {_FROM} {_DIRECTORY} WHERE a.id = :id"""
 
 
-def gather(
-    store: Store, action_id: str, account_ids: Sequence[str]
-) -> tuple[ActionRow, tuple[Account, ...], int] | None:
-    """The action with its ticket, its accounts, the switches' epoch, as one statement saw them; None: unknown."""
+def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> Gathered | None:
+    """The action with its ticket, its identity, its accounts and the epoch; None: unknown."""
     if store.is_postgresql:
         found = store.read(_GATHER_POSTGRESQL, {"id": action_id, "accounts": list(account_ids)})
     else:
@@ -129,8 +190,15 @@ def gather(
         found = store.read(_gather_sqlite(len(account_ids)), {**values, "id": action_id})
     if not found:
         return None
-    *row, accounts, epoch = found[0]
-    return _action(row), accounts_of(accounts), int(epoch)
+    *row, accounts_json, epoch, team, org = found[0]
+    accounts = accounts_of(accounts_json)
+    recorded = _action(row)
+    resolved = resolve(recorded.claimed, Membership(team, org))
+    filled = filled_text(resolved.filled)
+    if (resolved.identity, filled) == (recorded.identity, recorded.filled):
+        return Gathered(recorded, resolved, False, accounts, int(epoch))
+    said = {str(part): getattr(resolved.identity, part) for part in Part}
+    return Gathered(replace(recorded, **said, filled=filled), resolved, True, accounts, int(epoch))
 
 
 def accounts_of(text: str | None) -> tuple[Account, ...]:

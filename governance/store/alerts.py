@@ -6,6 +6,7 @@ from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.actions import TERMINAL
 from governance.core.alerts import Burn, Request, Run
+from governance.core.budgets import budget_of
 from governance.core.events import Event
 from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
@@ -33,12 +34,13 @@ def count_pending(store: Reader) -> int:
 def open_budgets(store: Reader, now_us: int) -> list[Burn]:
     """Limited budgets of open windows of which something is used (ix_accounts_window_end_us); never a drill's."""
     found = store.read(
-        f"""SELECT id, unit, limit_amount, posted, held, window_start_us, window_end_us FROM {ACCOUNTS} c
+        f"""SELECT id, unit, limit_amount, posted, held, window_start_us, window_end_us,
+                CASE WHEN scope = 'budget' THEN scope_id END FROM {ACCOUNTS} c
             WHERE window_end_us > :now AND window_start_us <= :now AND limit_amount > 0 AND posted + held > 0
                 AND NOT (scope = 'session' AND scope_id IN (SELECT session_id FROM drills)) ORDER BY id""",
         {"now": now_us},
     )
-    return [Burn(*row) for row in found]
+    return [Burn(*row[:7], *(budget_of(row[7]) if row[7] is not None else (None, None))) for row in found]
 
 
 def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, int]]:

@@ -6,21 +6,24 @@ Lock order is accounts, then the admissions' lock: an admission has its accounts
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, RowMapping, select
 
-from governance.core.budgets import SCOPE, Book, Charge, Raise, TokenBudgetConfig, budget_of
+from governance.core.budgets import SCOPE, Book, Charge, Raise, TokenBudgetConfig, budget_of, parse_budget
 from governance.core.events import Event
 from governance.core.ledger import Unit
 from governance.store.accounts import LOCK_ORDER, level_in, open_in
-from governance.store.engine import Store, rows
+from governance.store.engine import Reader, Store, rows
 from governance.store.epochs import EPOCH, exclude_admissions
 from governance.store.events import append_in
 from governance.store.schema.ledger import budgets, raises
 
 # Every round is caused by somebody who opened an account of the budget in between.
 _ROUNDS_MAX: Final = 100
+_OPEN: Final = f"""SELECT a.account, a.scope_id, a.unit, a.limit_amount, coalesce(a.raised, 0) FROM accounts a
+    WHERE a.scope = :scope AND a.window_end_us > :now AND a.window_start_us <= :now AND a.limit_amount IS NOT NULL
+        AND {{where}} ORDER BY {LOCK_ORDER}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +150,21 @@ def end_raise(store: Store, one: Raise, event: Event) -> bool:
     return _change(store, one.budget_id, event.at_us, ended, write)
 
 
-def open_of(store: Store, budget_id: str, now_us: int) -> list[OpenAccount]:
-    """The accounts of a budget whose windows are open."""
-    with store.statement() as connection:
-        return _open_accounts(connection, budget_id, now_us)
+def open_ones(store: Reader, now_us: int) -> list[OpenAccount]:
+    """The limited accounts of every budget whose windows are open."""
+    return _summed(store.read(_OPEN.format(where="1 = 1"), {"scope": SCOPE, "now": now_us}))
+
+
+def book(store: Reader) -> Book:
+    """What was set and raised, as this reader sees it."""
+    set_ones = store.read("SELECT id, config FROM budgets", {})
+    lasting = store.read(
+        "SELECT id, budget_id, who, cost_micros, tokens, until_us FROM raises WHERE ended_us IS NULL ORDER BY id", {}
+    )
+    return Book(
+        {row[0]: parse_budget(row[1]) if row[1] is not None else None for row in set_ones},
+        tuple(Raise(*row) for row in lasting),
+    )
 
 
 def listing(store: Store) -> list[RowMapping]:
@@ -196,11 +210,14 @@ def _open_accounts(connection: Connection, budget_id: str, now_us: int, *, lock:
     locking = " FOR NO KEY UPDATE OF a" if lock and connection.dialect.name == "postgresql" else ""
     found = rows(
         connection,
-        f"""SELECT a.account, a.scope_id, a.unit, a.limit_amount, coalesce(a.raised, 0) FROM accounts a
-            WHERE a.scope = :scope AND substr(a.scope_id, 1, :length) = :prefix AND a.window_end_us > :now
-                AND a.window_start_us <= :now AND a.limit_amount IS NOT NULL ORDER BY {LOCK_ORDER}{locking}""",
+        _OPEN.format(where="substr(a.scope_id, 1, :length) = :prefix") + locking,
         {"scope": SCOPE, "prefix": f"{budget_id}:", "length": len(budget_id) + 1, "now": now_us},
     )
+    return _summed(found)
+
+
+def _summed(found: Sequence[Any]) -> list[OpenAccount]:
+    """Accounts from their rows."""
     summed: dict[str, OpenAccount] = {}
     for id_, scope_id, unit, limit, raised in found:
         before = summed.get(id_)

@@ -10,6 +10,7 @@ deadlock.
 """
 
 from collections.abc import Sequence
+from typing import assert_never
 
 from sqlalchemy import Connection
 
@@ -18,7 +19,7 @@ from governance.core.ledger import Hold
 from governance.store.accounts import make_room
 from governance.store.engine import Store, rows
 from governance.store.stepwise import stepwise
-from governance.store.wide import Short, Taken, apply_wide, apply_wide_in
+from governance.store.wide import Moved, Short, Taken, apply_wide, apply_wide_in
 
 # Each time that room was made for a hold, somebody else's took it; after so many the decision is made anew.
 _ROUNDS_MAX = 8
@@ -48,13 +49,19 @@ def take(store: Store, change: Change) -> tuple[Hold, ...] | None:
 
 def _take_wide(store: Store, change: Change) -> tuple[Hold, ...] | None:
     for _ in range(_ROUNDS_MAX):
-        match apply_wide(store, change):
+        written = apply_wide(store, change)
+        if isinstance(written, Short):
+            written = apply_wide(store, change, awaited=True)
+        match written:
             case Taken(holds):
                 return holds
-            case Short(holds) if all(make_room(store, hold.account_id, hold.amount) for hold in holds):
-                continue
-            case _:
+            case Moved():
                 return None
+            case Short(holds):
+                if not all(make_room(store, hold.account_id, hold.amount) for hold in holds):
+                    return None
+            case _:
+                assert_never(written)
     return None
 
 

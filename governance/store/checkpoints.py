@@ -136,5 +136,24 @@ def supersede_in(
     )
 
 
+def forget(store: Store, cutoff_us: int, limit: int) -> int:
+    """Deletes up to `limit` checkpoints made before then whose session's history was pruned; how many.
+
+    Never the last one of its stream that no restore has passed over, nor the last of these with an agent's state: that
+    is what an agent goes on from.
+    """
+    return len(
+        store.run(
+            """DELETE FROM checkpoints WHERE id IN (SELECT c.id FROM checkpoints c WHERE c.made_us < :cutoff
+                AND EXISTS (SELECT 1 FROM anchors n WHERE n.session_id = c.session_id)
+                AND (c.superseded_us IS NOT NULL OR EXISTS (SELECT 1 FROM checkpoints l WHERE l.stream = c.stream
+                    AND l.superseded_us IS NULL AND (l.made_us, l.id) > (c.made_us, c.id)
+                    AND (l.state IS NOT NULL OR c.state IS NULL)))
+                LIMIT :limit) RETURNING id""",
+            {"cutoff": cutoff_us, "limit": limit},
+        )
+    )
+
+
 def _since(stream: str, since_us: int) -> dict[str, Any]:
     return {"stream": stream, "since": since_us}

@@ -76,6 +76,8 @@ def sqlite(url: URL) -> Engine:
             # An admission that was answered must survive a power cut: its effect does.
             "synchronous=FULL",
             "foreign_keys=ON",
+            # An action writes to the pages of many accounts, the next one to the same: they are copied back together.
+            "wal_autocheckpoint=4000",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -20,6 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from governance.errors import SchemaMismatch, StoreUnavailable
 from governance.store.drivers import parse, postgresql, sqlite
 from governance.store.fork_gate import ForkGate
+from governance.store.held import Held
 
 # PostgreSQL's codes for a table and a column that are not there.
 _UNDEFINED = ("42P01", "42703")
@@ -46,8 +47,9 @@ class Store:
             self.engine if not self.is_postgresql else self.engine.execution_options(isolation_level="READ COMMITTED")
         )
         self._gate = ForkGate()
-        # Whether the last write that locks accounts took long enough to have queued for a lock, or for the disk.
-        self.queueing = False
+        self._held = Held(self.engine, pool_size=pool_size)
+        # For how many more writes an account counts as hot; an admission that waited for its lock starts them anew.
+        self.queueing = 0
         self._statements: list[list[int]] = []
         event.listen(self.engine, "connect", self._count_statements_of)
 
@@ -66,16 +68,19 @@ class Store:
         """A child drops its parent's connections without closing them: they are the parent's."""
         if in_child:
             self._gate.reset()
+            self._held.forget()
             self.engine.dispose(close=False)
         elif not self.is_postgresql:
             self._gate.open()
 
     def close(self) -> None:
+        self._held.let_go()
         self.engine.dispose()
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Several statements, all or nothing. On PostgreSQL READ COMMITTED: guard every write."""
+        self._held.let_go()
         with self._available(), self._grouped.connect() as connection:
             if self.is_postgresql:
                 with connection.begin():
@@ -108,13 +113,17 @@ class Store:
     @contextmanager
     def statement(self) -> Iterator[Connection]:
         """A connection in autocommit, for single statements."""
+        self._held.let_go()
         with self._available(), self.engine.connect() as connection:
             yield connection
 
     def run(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """One hand-written statement (`:name` parameters), sent as it is, in autocommit; the rows it returns."""
-        with self.statement() as connection:
-            return rows(connection, sql, values)
+        if not self.is_postgresql:
+            with self.statement() as connection:
+                return rows(connection, sql, values)
+        with self._available():
+            return self._held.run(sql, values)
 
     def run_then_flush(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:
         """`run` for a PostgreSQL statement that sets `synchronous_commit` off: durable when this returns, too.
@@ -135,6 +144,7 @@ class Store:
     @contextmanager
     def snapshot(self) -> Iterator[Reader]:
         """Any number of reads that all see the database as it was at the first one."""
+        self._held.let_go()
         with self._available():
             if self.is_postgresql:
                 frozen = self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -215,6 +225,16 @@ def rows(connection: Connection, sql: str, values: Mapping[str, Any]) -> Sequenc
         if connection.dialect.is_disconnect(cast(Any, problem), raw, cast(Any, cursor)):
             connection.invalidate(problem)
         raise
+    finally:
+        cursor.close()
+
+
+def insert_each(connection: Connection, sql: str, values: Sequence[Mapping[str, Any]]) -> None:
+    """One hand-written INSERT for each of `values`, on SQLite: many rows in one statement are journaled once more."""
+    connection.info["statements"][0] += 1
+    cursor = connection.connection.cursor()
+    try:
+        cursor.executemany(sql, values)
     finally:
         cursor.close()
 

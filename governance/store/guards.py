@@ -2,8 +2,8 @@
 
 Triggers keep the trail and the ledger append-only. An event may change once: from unsealed to sealed, its content
 untouched. Events, and the entries of a session's accounts, may be deleted once an anchor says how their session's
-history ended, and on PostgreSQL only in a transaction that says that it prunes. An anchor itself is never changed or
-deleted.
+history ended, and entries of a budget's account once that says what they summed to; on PostgreSQL only in a transaction
+that says that it prunes. An anchor itself is never changed or deleted.
 """
 
 _CONTENT = ("id", "session_id", "kind", "actor", "at_us", "action_id", "attempt", "state", "payload")
@@ -82,4 +82,27 @@ PRUNING_POSTGRESQL = (
             NEW.recorded_in) IS DISTINCT FROM (OLD.session_id, OLD.seq, OLD.hash, OLD.events, OLD.pruned_us,
             OLD.recorded_in)) EXECUTE FUNCTION refuse_change()""",
     "CREATE TRIGGER anchors_kept BEFORE DELETE ON anchors FOR EACH ROW EXECUTE FUNCTION refuse_change()",
+)
+# What the revision that brought budgets makes of the guard of entries.
+_SUMMED_UP = """SELECT 1 FROM accounts
+    WHERE accounts.id = OLD.account_id AND accounts.scope = 'budget' AND accounts.pruned_us IS NOT NULL"""
+BUDGETS_SQLITE = (
+    "DROP TRIGGER IF EXISTS entries_kept",
+    f"""CREATE TRIGGER entries_kept BEFORE DELETE ON entries
+        WHEN NOT EXISTS (SELECT 1 FROM accounts JOIN anchors ON anchors.session_id = accounts.scope_id
+            WHERE accounts.id = OLD.account_id AND accounts.scope = 'session' AND anchors.cleared_us IS NULL)
+            AND NOT EXISTS ({_SUMMED_UP})
+        BEGIN SELECT RAISE(ABORT, 'entries are append-only'); END""",
+)
+BUDGETS_POSTGRESQL = (
+    f"""CREATE OR REPLACE FUNCTION keep_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF current_setting('{PRUNES}', true) = 'on' AND (EXISTS (SELECT 1 FROM accounts
+                    JOIN anchors ON anchors.session_id = accounts.scope_id
+                    WHERE accounts.id = OLD.account_id AND accounts.scope = 'session'
+                    AND anchors.cleared_us IS NULL) OR EXISTS ({_SUMMED_UP})) THEN
+                RETURN OLD;
+            END IF;
+            RAISE EXCEPTION 'entries are append-only';
+        END $$""",
 )

@@ -4,28 +4,36 @@ from collections.abc import Mapping, Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
+from governance.core.budgets import SCOPE
 from governance.core.ledger import Account, Unit
 from governance.store.accounts import LOCK_ORDER, level_in
 from governance.store.engine import Reader, Store, rows
 from governance.store.schema.ledger import totals
 
 
-def listing(store: Store, *, session_id: str | None, now_us: int) -> list[RowMapping]:
-    """The accounts of a session, or of every window that is open now."""
+def listing(store: Store, *, session_id: str | None, now_us: int, budget_id: str | None = None) -> list[RowMapping]:
+    """The accounts of a session, or of every window that is open now, or of those of one budget."""
     query = select(totals).order_by(totals.c.window_start_us.desc(), totals.c.id)
     if session_id is not None:
         query = query.where(totals.c.scope_id == session_id)
     else:
         query = query.where(totals.c.window_start_us <= now_us, totals.c.window_end_us > now_us)
+    if budget_id is not None:
+        query = query.where(totals.c.scope == SCOPE, totals.c.scope_id.startswith(f"{budget_id}:", autoescape=True))
     with store.statement() as connection:
         return list(connection.execute(query).mappings())
 
 
-def accounts(store: Store, account_ids: Sequence[str]) -> tuple[Account, ...]:
-    """These accounts, as far as they are open."""
-    query = select(totals).where(totals.c.id.in_(account_ids))
+def listed(store: Store, account_ids: Sequence[str]) -> list[RowMapping]:
+    """These accounts, as far as they are open, by id."""
+    query = select(totals).where(totals.c.id.in_(account_ids)).order_by(totals.c.id)
     with store.statement() as connection:
-        return tuple(_account(row) for row in connection.execute(query).mappings()) if account_ids else ()
+        return list(connection.execute(query).mappings()) if account_ids else []
+
+
+def accounts(store: Store, account_ids: Sequence[str]) -> tuple[Account, ...]:
+    """`listed`, as the gates see them."""
+    return tuple(_account(row) for row in listed(store, account_ids))
 
 
 def post_in(connection: Connection, source: str, posts: Mapping[str, int], at_us: int) -> tuple[Account, ...]:
@@ -87,7 +95,7 @@ def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
         f"""SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
             (SELECT account_id, sum(held_delta) AS held, sum(posted_delta) AS posted FROM entries GROUP BY account_id) s
             ON s.account_id = a.id WHERE (a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0))
-            AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
+            AND a.pruned_us IS NULL AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
         {},
     )
     return [(str(r[0]), int(r[1]), int(r[2]), int(r[3]), int(r[4])) for r in found]

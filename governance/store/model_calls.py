@@ -1,5 +1,7 @@
 """Calls of models: written with their event while the attempt that made them runs, and read again."""
 
+from sqlalchemy import RowMapping, select
+
 from governance.core.changes import ActionRef
 from governance.core.events import Event
 from governance.core.model_calls import ModelCall
@@ -23,6 +25,13 @@ def record(store: Store, ref: ActionRef, call: ModelCall, event: Event) -> bool:
         if owned:
             rows(connection, f"INSERT INTO model_calls ({_COLUMNS}) VALUES ({_PARAMETERS})", _values(ref, call))
     return bool(owned)
+
+
+def of_action(store: Store, action_id: str) -> list[RowMapping]:
+    """Every call that an action's attempts have made and finished, in their order."""
+    query = select(model_calls).where(model_calls.c.action_id == action_id)
+    with store.statement() as connection:
+        return list(connection.execute(query.order_by(model_calls.c.at_us, model_calls.c.id)).mappings())
 
 
 def _values(ref: ActionRef, call: ModelCall) -> dict[str, object]:

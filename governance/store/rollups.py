@@ -4,13 +4,14 @@ An hour's events are found by `ix_events_at_us`; their sessions, tickets and rul
 their few rows. What drills do in sessions of their own is none of the fleet's work and is left out.
 """
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from governance.core.actions import TERMINAL
 from governance.core.ledger import Unit
-from governance.core.rollups import FLEET, HOUR_US, Figure, Row, latency_bound_ms
+from governance.core.rollups import ALL, FLEET, HOUR_US, Figure, Row, latency_bound_ms
 from governance.core.tickets import TicketState
 from governance.store.engine import Reader, Store, rows
 
@@ -23,6 +24,9 @@ _DECIDED: Final = {
     TicketState.EXPIRED: "expired",
     TicketState.CANCELLED: "cancelled",
 }
+# Events that are counted by whom they are about.
+_BY_PARTS: Final = {"budget.exhausted": Figure.OVERDRAWN, "model.denied": Figure.MODEL_DENIED}
+_PARTS: Final = ("user", "team", "org", "agent", "model", "budget")
 _ANSWERS: Final = ("approved", "denied")
 
 
@@ -60,6 +64,7 @@ def read_hour(store: Store, hour_us: int) -> tuple[int, list[Row]]:
             _count_actions(reader, span, tally)
             _count_rules(reader, span, tally, _field(store))
             _count_decisions(reader, span, tally, _field(store))
+            _count_refused_identities(reader, span, tally)
             _sum_cost(reader, span, tally, store.is_postgresql)
             _count_drills(reader, span, tally)
     return events, [Row(stream, figure, label, value) for (stream, figure, label), value in sorted(tally.items())]
@@ -191,6 +196,19 @@ def _count_decisions(
         tally[stream, Figure.APPROVALS, decided] += 1
         if decided in _ANSWERS:
             tally[stream, Figure.LATENCY, str(latency_bound_ms(int(latency_us)))] += 1
+
+
+def _count_refused_identities(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:
+    """Exhausted budgets and denied models: each event once in all, and once for each part of its payload."""
+    kinds = ", ".join(f"'{kind}'" for kind in _BY_PARTS)
+    for stream, kind, payload in reader.read(
+        f"SELECT s.stream, e.kind, e.payload {_IN_HOUR} AND e.kind IN ({kinds})", span
+    ):
+        figure, said = _BY_PARTS[kind], json.loads(payload)
+        tally[stream, figure, ALL] += 1
+        for part in _PARTS:
+            if said.get(part):
+                tally[stream, figure, f"{part} {said[part]}"] += 1
 
 
 def _sum_cost(

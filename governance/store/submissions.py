@@ -1,6 +1,7 @@
 """Recording a submission: the action, its ticket if it waits for a person, and its first event; once per command_id."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -8,6 +9,7 @@ from governance.core.actions import State, Submission
 from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.core.tickets import OpenTicket
+from governance.store.directory import LOADED
 from governance.store.engine import Store, rows
 from governance.store.parameters import (
     EVENT_COLUMNS,
@@ -33,6 +35,8 @@ _ACTION = (
     "user",
     "team",
     "org",
+    "filled",
+    "signature",
     "risk",
     "resource",
     "model",
@@ -56,6 +60,14 @@ _COLUMNS = ", ".join(f'"{column}"' for column in _ACTION)
 _PARAMETERS = ", ".join(f":a_{column}" for column in _ACTION)
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """When the session's window ends, and the epoch of the directory that is in force."""
+
+    ends_us: int
+    directory_epoch: int
+
+
 def record(
     store: Store,
     submission: Submission,
@@ -68,8 +80,8 @@ def record(
     reason: str,
     guidance: str | None = None,
     suggest: tuple[str, ...] = (),
-) -> int | None:
-    """When the session's window ends, if this call recorded the action; None: its id or command_id was there before."""
+) -> Recorded | None:
+    """What is known now, if this call recorded the action; None: its id or command_id was there before."""
     now_us = event.at_us
     values: dict[str, Any] = {
         "a_id": submission.action_id,
@@ -86,6 +98,8 @@ def record(
         "a_user": submission.user,
         "a_team": submission.team,
         "a_org": submission.org,
+        "a_filled": submission.filled,
+        "a_signature": submission.signature,
         "a_risk": submission.risk,
         "a_resource": submission.resource,
         "a_model": submission.model,
@@ -110,7 +124,7 @@ def record(
     }
     if store.is_postgresql:
         found = store.run(_wide_sql(ticket is not None), values)
-        return int(found[0][0]) if found else None
+        return Recorded(*map(int, found[0])) if found else None
     return _stepwise(store, values, ticket)
 
 
@@ -125,10 +139,10 @@ def _wide_sql(with_ticket: bool) -> str:
             ON CONFLICT DO NOTHING RETURNING id),
         {ticket}
         event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM recorded)
-        SELECT window_end_us FROM sessions, recorded WHERE sessions.id = :a_session_id"""
+        SELECT window_end_us, {LOADED} FROM sessions, recorded WHERE sessions.id = :a_session_id"""
 
 
-def _stepwise(store: Store, values: Mapping[str, Any], ticket: OpenTicket | None) -> int | None:
+def _stepwise(store: Store, values: Mapping[str, Any], ticket: OpenTicket | None) -> Recorded | None:
     with store.transaction() as connection:
         if not rows(
             connection,
@@ -139,5 +153,5 @@ def _stepwise(store: Store, values: Mapping[str, Any], ticket: OpenTicket | None
         if ticket is not None:
             rows(connection, f"INSERT INTO tickets ({TICKET_COLUMNS}) VALUES ({TICKET_PARAMETERS})", values)
         rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", values)
-        ends = rows(connection, "SELECT window_end_us FROM sessions WHERE id = :a_session_id", values)
-    return int(ends[0][0])
+        now = rows(connection, f"SELECT window_end_us, {LOADED} FROM sessions WHERE id = :a_session_id", values)
+    return Recorded(*map(int, now[0]))

@@ -1,6 +1,5 @@
 """A change on PostgreSQL: one statement."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,19 +24,25 @@ from governance.store.parameters import (
     change_values,
 )
 
-# A write that took longer waited for somebody's lock or for a slow disk; one that did not is faster as one commit.
-_QUEUEING_S = 0.005
+# Whether an admission waited for somebody's lock, as the server saw it: a client may only have waited for a processor.
+# Where nobody waits, one commit is faster.
+_QUEUED = ", clock_timestamp() - statement_timestamp() > interval '5 ms'"
+# Of many writers a few find the account free: it is still a hot one.
+_QUEUEING_WRITES = 8
 _NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
-_STRIPE = """SELECT a.id, a.stripe FROM accounts a WHERE fitting.yes = 1 AND a.account = wanted.account
-    AND (a.limit_amount IS NULL OR a.posted + a.held + wanted.amount <= a.limit_amount)
-    ORDER BY (a.stripe + pg_backend_pid()) % a.stripes LIMIT 1 FOR NO KEY UPDATE OF a"""
-# Of each account one stripe with room that nobody has locked; the first with room is waited for when all are. Every
-# connection begins at a stripe of its own.
-_STRIPES = f"""stripes AS MATERIALIZED (SELECT wanted.account, wanted.amount, either.id, either.stripe
+# Of each account one stripe with room. A row that lost its room in this moment stays locked although it is passed over:
+# so whoever takes what is free waits for nothing, and whoever waits goes by number, as everybody does who waits.
+_STRIPES = """stripes AS MATERIALIZED (SELECT wanted.account, wanted.amount, one.id, one.stripe
     FROM fitting, (SELECT account, amount FROM unnest(CAST(:w_ids AS text[]), CAST(:w_amounts AS bigint[]))
         AS w(account, amount) ORDER BY account) AS wanted,
-    LATERAL (SELECT * FROM ({_STRIPE} SKIP LOCKED) AS free UNION ALL SELECT * FROM ({_STRIPE}) AS awaited
-        LIMIT 1) AS either)"""
+    LATERAL (SELECT a.id, a.stripe FROM accounts a WHERE fitting.yes = 1 AND a.account = wanted.account
+        AND (a.limit_amount IS NULL OR a.posted + a.held + wanted.amount <= a.limit_amount) {which}
+        LIMIT 1) AS one)"""
+# Every connection begins at a stripe of its own.
+_FREE = _STRIPES.format(which="ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED")
+_AWAITED = _STRIPES.format(
+    which="AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
+)
 # All stripes of an account on one of which more is posted than was held: their shares will be moved.
 _SETTLING = "WHERE a.id = ANY(CAST(:c_ids AS text[])) OR a.account = ANY(CAST(:c_levelled AS text[]))"
 
@@ -64,17 +69,20 @@ class Moved:
 Written: TypeAlias = Taken | Short | Moved
 
 
-def apply_wide(store: Store, change: Change) -> Written:
-    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for."""
+def apply_wide(store: Store, change: Change, *, awaited: bool = False) -> Written:
+    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for.
+
+    `awaited`: all stripes were locked when it was tried before, so it waits for one.
+    """
     if _over_held(change):
         with store.transaction() as connection:
             return apply_wide_in(connection, change)
-    release_early = store.queueing and bool(change.holds or change.closings)
-    sql, values = _wide(change)
-    began_s = time.monotonic()
-    found = store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values)
-    store.queueing = time.monotonic() - began_s > _QUEUEING_S
-    return _written(change, found[0])
+    release_early = store.queueing > 0 and bool(change.holds or change.closings)
+    sql, values = _wide(change, awaited=awaited)
+    row = (store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values))[0]
+    waited = bool(change.holds) and bool(row[1])
+    store.queueing = _QUEUEING_WRITES if waited else max(store.queueing - 1, 0)
+    return _written(change, row)
 
 
 def apply_wide_in(connection: Connection, change: Change) -> Written:
@@ -96,7 +104,7 @@ def _written(change: Change, row: Sequence[Any]) -> Written:
     striped = [hold for hold in change.holds if hold.stripes > 1]
     if not striped:
         return Taken(change.holds) if row[0] else Moved()
-    moved, fits, accounts, stripes = row[:4]
+    moved, _, fits, accounts, stripes = row[:5]
     taken = dict(zip(accounts or (), stripes or (), strict=True))
     if moved:
         return Taken(tuple(replace(hold, stripe=taken.get(hold.account_id, 0)) for hold in change.holds))
@@ -104,7 +112,7 @@ def _written(change: Change, row: Sequence[Any]) -> Written:
     return Short(short) if fits and short else Moved()
 
 
-def _wide(change: Change) -> tuple[str, Mapping[str, Any]]:
+def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, Any]]:
     """The statement for `change`, and its values."""
     kind = {OpenTicket: "open", MoveTicket: "move"}.get(type(change.ticket), "")
     plain = [hold for hold in change.holds if hold.stripes == 1]
@@ -115,6 +123,7 @@ def _wide(change: Change) -> tuple[str, Mapping[str, Any]]:
         kind,
         (bool(plain), bool(striped)),
         (bool(change.closings), over_held),
+        awaited,
         change.grant is not None,
         change.epoch is not None,
         change.echo is not None,
@@ -145,6 +154,7 @@ def _wide_sql(
     ticket: str,
     holds: tuple[bool, bool],
     closings: tuple[bool, bool],
+    awaited: bool,
     grant: bool,
     epoch: bool,
     echo: bool,
@@ -188,7 +198,7 @@ def _wide_sql(
     if striped:
         # Nothing that is waited for comes after a stripe: it is taken only once everything else is locked and fits.
         parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
-        parts.append(_STRIPES)
+        parts.append(_AWAITED if awaited else _FREE)
         passed.append("(SELECT count(*) FROM stripes) = cardinality(CAST(:w_ids AS text[]))")
     if epoch:
         passed.append("switch_epoch() = :g_epoch")
@@ -235,9 +245,10 @@ def _wide_sql(
             """settled AS (UPDATE accounts a SET held = a.held + settling.held, posted = a.posted + settling.posted
                 FROM settling, passed WHERE a.id = settling.id AND settling.held IS NOT NULL)""",
         ]
-    answer = "count(*) FROM moved"
+    answer = "count(*)"
+    if plain or striped:
+        answer += _QUEUED
     if striped:
-        answer = """(SELECT count(*) FROM moved), (SELECT count(*) FROM fitting),
-            (SELECT array_agg(account ORDER BY account) FROM stripes),
+        answer += """, (SELECT count(*) FROM fitting), (SELECT array_agg(account ORDER BY account) FROM stripes),
             (SELECT array_agg(stripe ORDER BY account) FROM stripes)"""
-    return f"WITH {', '.join(parts)} SELECT {answer}"
+    return f"WITH {', '.join(parts)} SELECT {answer} FROM moved"

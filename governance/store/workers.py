@@ -54,6 +54,11 @@ def stopped(store: Store, worker_id: str, now_us: int) -> None:
     store.run("UPDATE workers SET stopped_us = :now WHERE id = :id", {"id": worker_id, "now": now_us})
 
 
+def forget(store: Store, before_us: int) -> None:
+    """Deletes those that own nothing and have been silent since: one from the future is of another clock, and stays."""
+    store.run(f"DELETE FROM workers AS w WHERE w.heartbeat_us < :before AND NOT ({_OWNS})", {"before": before_us})
+
+
 def count(store: Store) -> int:
     """Workers that have not said goodbye: what a recovery sweep looks at."""
     return int(store.read("SELECT count(*) FROM workers WHERE stopped_us IS NULL", {})[0][0])

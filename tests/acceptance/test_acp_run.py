@@ -62,6 +62,7 @@ def test_the_shipped_cases_are_worked_through(shipped: tuple[Place, Ended]) -> N
     assert summary["audit"]["events"] >= len(CASES) + 2 * ANSWERED
     assert summary["effects"] == ANSWERED
     assert summary["flower"].startswith("http://127.0.0.1:")
+    assert place.environment()["ACP_MODEL_URL"].startswith("http://127.0.0.1:")
     assert 0 < summary["duration_s"] < 90
     assert summary["stuck"] == []
     assert len(summary["tickets"]) == PRIORITIES["high"]

@@ -47,12 +47,21 @@ def test_scale_out() -> None:
 
 
 def test_hot_budget() -> None:
-    found = figures("hot_budget", "--clients", "8", "--holds", "80")
-    assert found["clients"] == 8
+    found = figures("hot_budget", "--clients", "50", "--holds", "400")
+    assert (found["clients"], found["stripes"]) == (50, 16)
     assert found["holds_per_s"] > 0
     assert 0 < found["hold_p50_ms"] <= found["hold_p99_ms"]
     assert found["overshoot"] == 0
     assert found["false_denials"] == 0
+
+
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_identity_budgets(database: str) -> None:
+    found = figures("identity_budgets", "--database", database, "--rounds", "1", "--seconds", "0.2")
+    assert found["budget_accounts"] == 12
+    assert found["ratio"] > 0
+    assert found["ratio_both_units"] > 0
+    assert found["session_only_per_s"] > 0
 
 
 def test_kill_switch() -> None:

@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from acp_tasks.agents.horizons import HORIZONS, STREAM, find_horizon, write_policy
+from acp_tasks.fleet.lived import Lived, problems
 from acp_tasks.fleet.rehearsal import settings_for
+from governance.core.drills import Kind
 from governance.core.rollups import HOUR_US
+from governance.core.trends import Span
 from governance.errors import InvalidOption
+from governance.operations.audit import Verification
+from governance.operations.rollups import Trend
 from governance.policy_file import load_policy, packaged_policy
 from tests.support.fleet import ROOT
 
@@ -33,8 +39,8 @@ def python(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.fleet
-def test_an_hour_in_15_seconds_proves_its_cycles_sessions_checkpoints_and_books(tmp_path: Path) -> None:
-    ran = python(tmp_path, "-m", "acp_tasks.cli", "run", "--horizon", "hour", "--compress", "240", "--json")
+def test_an_hour_in_8_seconds_proves_its_cycles_sessions_checkpoints_and_books(tmp_path: Path) -> None:
+    ran = python(tmp_path, "-m", "acp_tasks.cli", "run", "--horizon", "hour", "--compress", "480", "--json")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     lived: dict[str, Any] = json.loads(ran.stdout)
     assert (lived["ok"], lived["problems"], lived["cycles"]) == (True, [], HOUR.cycles)
@@ -56,7 +62,7 @@ def test_an_hour_in_15_seconds_proves_its_cycles_sessions_checkpoints_and_books(
 def test_the_example_lives_through_an_hour_and_is_shorter_than_60_lines(tmp_path: Path) -> None:
     example = ROOT / "examples" / "long_running_autonomous_agent.py"
     assert len(example.read_text().splitlines()) < 60
-    ran = python(tmp_path, str(example), "--horizon", "hour", "--compress", "240")
+    ran = python(tmp_path, str(example), "--horizon", "hour", "--compress", "480")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     # A cycle and a note each, and what a person would look at.
     assert "0 problems" in ran.stdout
@@ -105,6 +111,57 @@ def test_a_rehearsal_scales_the_one_clock_and_what_is_set_in_real_seconds() -> N
     assert float(real["ACP_CHECKPOINT_EVERY_S"]) == 24 * 3600
     assert float(fast["ACP_CHECKPOINT_EVERY_S"]) == 24
     assert float(fast["ACP_DRILL_EVERY_S"]) < 720 / 2
+
+
+def lived(**changes: Any) -> Lived:
+    """A month that went well, a second for an hour; with what is changed."""
+    whole = Lived(
+        horizon=HORIZONS["month"],
+        compress=3600,
+        cycles=720,
+        sessions=31,
+        closed=29,
+        checkpoints=61,
+        drills={"passed": 9, "failed": 0, "running": 1},
+        drilled=tuple(Kind),
+        actions={"succeeded": 1000, "denied": 100, "parked": 1},
+        timed_out=20,
+        effects=280,
+        audit=Verification(events=9000, actions=1100, accounts=200, problems=()),
+        scorecard=Trend(Span.MONTH, None, 0, 720 * HOUR_US, 24, 30, ()),
+        duration_s=750,
+        state_dir=Path("rehearsal"),
+    )
+    return replace(whole, **changes)
+
+
+def test_a_month_that_went_well_lacks_nothing() -> None:
+    assert problems(lived()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"cycles": 719}, "719 of 720 cycles are over"),
+        ({"sessions": 29, "closed": 27}, "29 sessions, expected at least 30"),
+        ({"closed": 27}, "27 of 31 sessions are closed"),
+        ({"checkpoints": 29}, "29 checkpoints, expected 30"),
+        ({"drills": {"passed": 8, "failed": 1, "running": 0}}, "1 drills failed: acp drill list"),
+        ({"drilled": (Kind.KILL, Kind.RECOVERY)}, "no approval-backlog drill passed"),
+        ({"actions": {"succeeded": 1, "failed": 2}}, "2 actions are failed"),
+        ({"actions": {"succeeded": 1, "in_doubt": 3}}, "3 actions are in_doubt"),
+        ({"scorecard": None}, "scorecards are all hours behind: acp scorecard show"),
+        ({"audit": Verification(1, 1, 1, ("account a: posted 1, its entries sum to 2",))}, "account a: posted 1"),
+    ],
+)
+def test_what_a_month_lacks_is_named_and_fails_it(changes: dict[str, Any], said: str) -> None:
+    (problem,) = problems(lived(**changes))
+    assert problem.startswith(said)
+
+
+def test_an_hour_is_too_short_for_drills_and_scorecards() -> None:
+    short = {"sessions": 1, "closed": 0, "checkpoints": 1, "cycles": 12, "drilled": (), "scorecard": None}
+    assert problems(lived(horizon=HOUR, compress=60, **short)) == []
 
 
 def test_an_unknown_horizon_is_named() -> None:

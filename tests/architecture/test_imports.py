@@ -21,10 +21,12 @@ SHARED = (
     "governance.clock",
     "governance.config",
     "governance.faults",
+    "governance.directory_file",
     "governance.policy_file",
     "governance.policy_model",
     "governance.policy_problems",
     "governance.price_table",
+    "governance.tracing",
     "governance.yaml_document",
     "governance.cel",
 )

@@ -16,8 +16,11 @@ from governance.operations import audit, decide, heartbeat, recover
 from governance.operations.alerts import beat_is_silent, list_alerts, watch
 from governance.operations.drills import start as start_drill
 from governance.operations.finish import Raised
+from governance.operations.notify import take_turn
 from governance.operations.rollups import roll_up
+from governance.operations.status import status
 from governance.operations.ticks import claim, finish
+from governance.store.notices import PUSH_TURN
 from tests.support.governed import ANN, LEASE, POLICY, Desk, ManualClock, make_governance
 
 OPEN = POLICY.replace("timeout: 15m", "timeout: 12h").replace(
@@ -81,11 +84,16 @@ def test_an_old_request_alerts_once_until_nobody_waits_for_long(desk: Desk) -> N
     assert audit.verify(desk.gov).problems == ()
 
 
-def test_a_drills_requests_are_nobodys_burden(desk: Desk) -> None:
-    drill = start_drill(desk.gov, Kind.APPROVAL_BACKLOG, started_by="test")
-    desk.submit(stream=drill.session.stream, name="acp.drill.ask", risk=Risk.HIGH)
-    pass_s(desk, 3600)
+def test_what_a_drill_does_is_nobodys_burden(desk: Desk) -> None:
+    stream = start_drill(desk.gov, Kind.APPROVAL_BACKLOG, started_by="test").session.stream
+    asked = desk.submit(stream=stream, name="acp.drill.ask")
+    for _ in range(6):
+        desk.admitted(desk.submit(stream=stream, name="acp.drill.fall_once", cost_micros=1_000_000, idempotent=False))
+        recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
+    pass_s(desk, 1000)
+    assert (desk.state(asked), desk.account("cost_micros", stream)["posted"]) == ("parked", 6_000_000)
     assert watch(desk.gov, replace(Thresholds(), scan_s=0)).raised == ()
+    assert status(desk.gov, everything=False).actions == {}
 
 
 def test_a_budget_alerts_at_each_level_once_in_its_window(desk: Desk) -> None:
@@ -240,6 +248,8 @@ def test_beats_silence_is_raised_once_by_whoever_sees_it_and_cleared_by_its_retu
     assert not beat_is_silent(desk.gov, thresholds, began_us)
     pass_s(desk, 1)
     assert not beat_is_silent(desk.gov, thresholds, desk.gov.clock.now_us()), "a worker that has just started"
+    turn = take_turn(desk.gov, 60, PUSH_TURN)
+    assert turn is not None, "somebody tells of it, which is no life sign"
     for _ in range(3):
         assert beat_is_silent(desk.gov, thresholds, began_us)
         pass_s(desk, 15)

@@ -142,7 +142,7 @@ def test_who_may_approve_grows_with_the_level_and_never_shrinks(desk: Desk) -> N
 
 
 def test_nobody_approves_what_they_asked_for_unless_the_rule_says_so(desk: Desk) -> None:
-    for name in ("u1", "desk-1"):
+    for name in ("u1", "desk-1", "U1", "Desk-1"):
         for roles in ({"approver"}, {"admin"}):
             made = refund(desk)
             with pytest.raises(NotAllowed, match="asked for themselves"):

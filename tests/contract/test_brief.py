@@ -14,6 +14,7 @@ from governance.core.principals import Principal
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations import decide, reports
+from governance.operations.answers import Parked
 from governance.operations.brief import brief
 from governance.operations.decide import EditedArguments
 from governance.operations.escalate import escalate_overdue
@@ -230,8 +231,25 @@ def _with_rule(policy: str) -> str:
     return policy.replace("rules:\n", f"rules:\n{rule}")
 
 
+def test_who_decides_is_told_that_the_policy_has_changed_since(database_url: str) -> None:
+    asked_under = POLICY.replace("timeout: 15m", "timeout: 2h")
+    before = Desk(make_governance(database_url, policy=asked_under))
+    made = asks(before)
+    assert not brief(before.gov, made.action_id).why.policy_changed
+    pass_s(before, 3600)
+    after = Desk(make_governance(database_url, policy=POLICY, clock=before.gov.clock))
+    assert not brief(after.gov, made.action_id).why.policy_changed, "no window is open yet"
+    asks(after)
+    assert brief(after.gov, made.action_id).why.policy_changed
+    decide.approve(after.gov, made.action_id, by=ANN, reason="fine")
+    assert isinstance(after.arrive(made), Parked), "and so it is"
+    assert not brief(after.gov, made.action_id).why.policy_changed
+    for desk in (before, after):
+        desk.gov.store.close()
+
+
 def test_what_is_looked_up_has_an_index(desk: Desk) -> None:
-    """However much history there is. The statements are those that a brief makes."""
+    """However much history there is, and however many requests. The statements are those that are made for a person."""
     made = asks(desk)
     decide.deny(desk.gov, asks(desk).action_id, by=BOB, reason="no")
     statements: list[tuple[str, Any]] = []
@@ -242,6 +260,8 @@ def test_what_is_looked_up_has_an_index(desk: Desk) -> None:
     event.listen(Engine, "before_cursor_execute", note)
     try:
         assert len(brief(desk.gov, made.action_id).earlier) == 1
+        assert len(reports.list_tickets(desk.gov, state=TicketState.PENDING, limit=10)) == 1
+        assert len(reports.list_decidable(desk.gov, role="team-lead", limit=10)) == 1
     finally:
         event.remove(Engine, "before_cursor_execute", note)
     explain = "EXPLAIN " if desk.gov.store.is_postgresql else "EXPLAIN QUERY PLAN "
@@ -254,5 +274,8 @@ def test_what_is_looked_up_has_an_index(desk: Desk) -> None:
                 plans.append(
                     " ".join(str(tuple(row)) for row in connection.exec_driver_sql(explain + statement, values))
                 )
-    for index in ("ix_actions_agent", "ix_tickets_decided"):
+    for index in ("ix_actions_agent", "ix_tickets_decided", "ix_tickets_expiring"):
         assert any(index in plan for plan in plans), plans
+    listed = [plan for plan in plans if "ix_tickets_expiring" in plan]
+    assert len(listed) == 2
+    assert not any("sort" in plan.lower() or "TEMP B-TREE" in plan for plan in listed), "in order already"

@@ -8,11 +8,13 @@ import pytest
 from governance.core.checkpoints import Difference, differences
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
+from governance.core.switches import Mode, Scope
 from governance.errors import AttemptFenced, InvalidOption, NotAllowed, NotFound, StateConflict
-from governance.operations import audit, checkpoints
+from governance.operations import audit, checkpoints, clearing, notify, switches
 from governance.operations.answers import Admitted
 from governance.operations.checkpoints import SavedPoint
 from governance.operations.recover import child_gone
+from governance.operations.sessions import in_force
 from tests.support import books
 from tests.support.governed import ANN, BOB, Desk, ManualClock
 
@@ -37,7 +39,11 @@ def in_order(desk: Desk) -> None:
 
 def test_a_checkpoint_holds_position_control_state_and_what_the_agent_saved(desk: Desk) -> None:
     parked = desk.submit(risk=Risk.HIGH)
+    desk.submit(stream="small", risk=Risk.HIGH)
     run = desk.admitted(desk.submit(cost_micros=700))
+    for stream in ("small", "patient"):
+        paused = switches.engage(desk.gov, Scope.STREAM, stream, mode=Mode.PAUSE, reason="wait", by=ANN).switch
+    clearing.release(desk.gov, paused.id, reason="go on", by=ANN)
     point = save(desk, run, {"read": ["a", "b"], "at": 3}, cycle=12)
     assert (point.stream, point.session_id, point.cycle, point.action_id) == (
         "default",
@@ -48,6 +54,7 @@ def test_a_checkpoint_holds_position_control_state_and_what_the_agent_saved(desk
     assert point.state == {"read": ["a", "b"], "at": 3}
     assert [ticket["action"] for ticket in point.control["tickets"].values()] == [parked.action_id]
     assert point.control["accounts"]["cost_micros"]["held"] == 700
+    assert list(point.control["switches"].values()) == ["pause stream:small"]
     (last,) = desk.gov.store.read("SELECT max(id) FROM events WHERE kind <> 'checkpoint.saved'", {})[0]
     assert point.event_id == last
     desk.finish(run)
@@ -97,6 +104,9 @@ def test_the_clock_takes_one_of_every_stream_that_works(desk: Desk) -> None:
     assert (point.stream, point.state, point.cycle, point.action_id) == ("default", {"n": 1}, 1, None)
     pass_s(desk, 2 * 3600)
     assert checkpoints.save_due(desk.gov, HOUR_US, "checkpoints") == [], "no window is open"
+    notify.alert(desk.gov, "one", "scan.missed", {})
+    in_force(desk.gov, "default", desk.gov.clock.now_us())
+    assert checkpoints.save_due(desk.gov, HOUR_US, "checkpoints") == [], "the fleet's own stream, and one that rests"
     in_order(desk)
 
 
@@ -126,6 +136,33 @@ def test_a_checkpoint_that_was_tampered_with_is_not_read(desk: Desk) -> None:
     desk.gov.store.run("UPDATE checkpoints SET state = :state", {"state": '{"limit":9}'})
     with pytest.raises(StateConflict, match="not what was saved"):
         checkpoints.to_restore(desk.gov, point.id)
+
+
+def test_of_two_checkpoints_of_one_instant_the_later_one_is_passed_over(desk: Desk) -> None:
+    run = desk.admitted(desk.submit())
+    first, second = save(desk, run, {"n": 1}), save(desk, run, {"n": 2})
+    desk.finish(run)
+    assert checkpoints.last_state(desk.gov, "default") == second
+    pass_s(desk, 1)
+    checkpoints.restore(desk.gov, first, reason="one step back", by=ANN)
+    assert checkpoints.last_state(desk.gov, "default") == first
+
+
+def test_a_restore_goes_on_to_the_end_and_cancels_what_is_deferred(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoints, "_BATCH", 2)
+    run = desk.admitted(desk.submit(stream="patient"))
+    point = save(desk, run, {"n": 1})
+    desk.finish(run)
+    pass_s(desk, 1)
+    deferred = [desk.submit(stream="patient") for _ in range(3)]
+    for made in deferred:
+        desk.arrive(made)
+    parked = [desk.submit(stream="patient", risk=Risk.HIGH) for _ in range(2)]
+    assert [desk.state(made) for made in (*deferred, *parked)] == ["deferred"] * 3 + ["parked"] * 2
+    told = checkpoints.restore(desk.gov, point, reason="it went astray", by=ANN)
+    assert sorted(told.cancelled) == sorted(made.action_id for made in (*deferred, *parked))
+    assert desk.gov.store.read("SELECT count(*) FROM actions WHERE superseded_by IS NOT NULL", {})[0][0] == 5
+    in_order(desk)
 
 
 def test_a_restore_gives_the_state_back_and_undoes_nothing(desk: Desk) -> None:

@@ -9,12 +9,12 @@ from sqlalchemy import text
 
 from governance.core.ledger import Usage
 from governance.core.switches import EVERYTHING, Mode, Scope
-from governance.errors import StoreUnavailable
+from governance.errors import NotAllowed, StoreUnavailable
 from governance.operations import audit, clearing, rotation, switches
 from governance.operations.answers import Cancelled, Denied
 from governance.operations.context import Governance
 from tests.support import books
-from tests.support.governed import ANN, POLICY, Desk, ManualClock, make_governance
+from tests.support.governed import ANN, BOB, POLICY, Desk, ManualClock, make_governance
 
 STRICT = POLICY.replace(
     "streams:\n", 'streams:\n  strict: {window: 1h, limits: {cost_usd: "1.00"}, on_exhausted: stop}\n'
@@ -52,6 +52,19 @@ def test_what_is_submitted_after_the_release_is_not_cancelled_by_whoever_still_c
     assert clearing.cancel_waiting(desk.gov, stop.switch, "test") == []
     assert clearing.sweep(desk.gov, "switches") == (0, [])
     assert [desk.state(made) for made in (before, *later)] == ["cancelled", *["queued"] * 3]
+
+
+def test_what_waits_in_the_scope_of_a_kill_does_not_run_when_it_is_released(desk: Desk) -> None:
+    stop = kill(desk)
+    during = desk.submit()
+    assert clearing.release(desk.gov, stop.switch.id, reason="it is safe again", by=ANN) == []
+    assert desk.state(during) == "cancelled"
+
+
+def test_only_an_operator_stops(desk: Desk) -> None:
+    with pytest.raises(NotAllowed, match="an operator"):
+        switches.engage(desk.gov, Scope.SYSTEM, EVERYTHING, mode=Mode.KILL, reason="too fast", by=BOB)
+    assert switches.board_now(desk.gov).engaged == ()
 
 
 def test_a_release_in_the_middle_of_clearing_up_ends_it(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,6 +120,19 @@ def test_an_answer_belongs_to_who_gave_it_and_a_refusal_has_a_reason(desk: Desk)
         decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", command_id="cmd-2")
 
 
+@pytest.mark.parametrize("risk", [Risk.LOW, Risk.MEDIUM, Risk.HIGH, Risk.CRITICAL])
+def test_an_approval_of_high_risk_says_why(database_url: str, risk: Risk) -> None:
+    desk = Desk(make_governance(database_url, policy=ALWAYS))
+    made = desk.submit(risk=risk)
+    if risk in (Risk.HIGH, Risk.CRITICAL):
+        for reason in (None, " "):
+            with pytest.raises(InvalidOption, match=f"a decision on {risk} risk says why"):
+                approve(desk, made.action_id, reason=reason)
+        assert desk.state(made) == "parked"
+    assert approve(desk, made.action_id, reason=None if risk in (Risk.LOW, Risk.MEDIUM) else "fine").state == "queued"
+    desk.gov.store.close()
+
+
 def test_an_unknown_ticket_is_named(desk: Desk) -> None:
     with pytest.raises(NotFound, match="no ticket 'nope'"):
         approve(desk, "nope")
@@ -182,6 +195,12 @@ def test_a_resolution_is_one_of_three(desk: Desk) -> None:
         resolve(desk.gov, in_doubt(desk), outcome="maybe", by=ANN, reason="r", command_id=None)
 
 
+ALWAYS = """
+version: 1
+streams: {default: {window: 1h, limits: {}}}
+rules:
+  - {id: ask, match: {}, effect: approval, reason: "a person decides", approval: {timeout: 15m}}
+"""
 TWO = """
 version: 1
 streams: {default: {window: 1h, limits: {}}}
@@ -200,6 +219,9 @@ def test_nobody_approves_arguments_they_have_not_seen(database_url: str) -> None
         decide.approve(desk.gov, made.action_id, by=BOB, reason="fine")
     with pytest.raises(StateConflict, match="about other arguments"):
         decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="d" * 12)
+    another = decide.EditedArguments(made.message, "f" * 64, None)
+    with pytest.raises(StateConflict, match="about other arguments"):
+        decide.approve(desk.gov, made.action_id, by=BOB, reason="less", seen="d" * 64, edit=another)
     with pytest.raises(InvalidOption, match="at least 8 characters"):
         decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="e")
     assert decide.approve(desk.gov, made.action_id, by=BOB, reason="fine", seen="e" * 12).state == "queued"

@@ -55,6 +55,15 @@ def test_two_drills_of_a_kind_never_overlap(gov: Governance, clock: ManualClock)
     assert len(list_drills(gov, limit=10)) == 2
 
 
+def test_a_failed_drill_whose_process_died_before_its_alert_is_told_of_once(gov: Governance) -> None:
+    drill = start(gov, Kind.KILL, started_by="test")
+    finish(gov, drill, Findings((Step("all", False, "no"),)), [])
+    gov.store.run("DELETE FROM alerts", {})
+    for _ in range(2):
+        watch(gov, 0)
+    assert alerts(gov) == [f"drill-failed:{drill.id}"]
+
+
 def test_a_drill_whose_process_is_gone_is_given_up_and_its_switch_released(gov: Governance, clock: ManualClock) -> None:
     gone = start(gov, Kind.KILL, started_by="test")
     engage(gov, Scope.SESSION, gone.session.id, mode=Mode.KILL, reason="a drill", by=ANN)

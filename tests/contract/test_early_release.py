@@ -34,11 +34,11 @@ class Queueing(Store):
     flushed = 0
 
     @property
-    def queueing(self) -> bool:
-        return True
+    def queueing(self) -> int:
+        return 1
 
     @queueing.setter
-    def queueing(self, _: bool) -> None:
+    def queueing(self, _: int) -> None:
         pass
 
     def run_then_flush(self, sql: str, values: Mapping[str, Any]) -> Sequence[Any]:

@@ -8,12 +8,14 @@ import pytest
 
 from governance.clock import SystemClock
 from governance.core.actions import Submission
+from governance.core.grants import GrantTerms, UseGrant, Wanted
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
+from governance.operations import admit as admission
 from governance.operations import audit, decide, grants
 from governance.operations.answers import Admitted, Denied, Parked
-from governance.operations.decide import GrantTerms
+from governance.operations.context import Governance
 from governance.operations.finish import AskedToRetry
 from governance.operations.recover import child_gone
 from governance.store.schema.decisions import grants as table
@@ -166,6 +168,24 @@ def test_a_revoked_grant_is_used_no_more(desk: Desk) -> None:
     assert desk.state(ask(desk)) == "parked"
     desk.finish(run, AskedToRetry("flaky", desk.gov.clock.now_us()))
     assert isinstance(desk.arrive(runs), Parked), "nor by another attempt of what used it"
+    in_order(desk)
+
+
+def test_a_grant_that_is_revoked_between_the_look_and_the_admission_is_not_used(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grant = give(desk)
+    queued = ask(desk)
+
+    def revoked_meanwhile(gov: Governance, wanted: Wanted, used_before: str | None) -> UseGrant | None:
+        found = grants.find_grant(gov, wanted, used_before)
+        monkeypatch.undo()
+        grants.revoke(gov, grant, by=ANN, reason="the project is over")
+        return found
+
+    monkeypatch.setattr(admission, "find_grant", revoked_meanwhile)
+    assert isinstance(desk.arrive(queued), Parked)
+    assert used(desk, grant) == (0, 0)
     in_order(desk)
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -28,6 +30,13 @@ from tests.support.first_rows import (
     insert,
     ticket_row,
 )
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Nothing is in it yet."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 @pytest.fixture
@@ -85,6 +94,17 @@ def _definition(sql: str) -> str:
     return f"{head} ({', '.join(parts)})"
 
 
+def test_the_newest_revision_is_the_one_that_alembic_comes_to() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrate.__file__).parent / "migrations"))
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.newest()
+
+
+def test_nobody_imports_alembic_who_does_not_migrate() -> None:
+    code = "import sys, acp_tasks, acp_tasks.app, acp_tasks.cli; sys.exit('alembic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.parametrize("start", ["store", "older"])
 def test_migrations_make_the_schema_that_the_tables_describe(
     store: Store, start: str, tmp_path: Path, request: pytest.FixtureRequest
@@ -102,9 +122,9 @@ def test_migrations_make_the_schema_that_the_tables_describe(
     with described.transaction() as connection:
         metadata.create_all(connection)
         for statement in (
-            (*guards.POSTGRESQL, epochs.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL)
+            (*guards.POSTGRESQL, epochs.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL, *guards.BUDGETS_POSTGRESQL)
             if store.is_postgresql
-            else (*guards.SQLITE, *guards.PRUNING_SQLITE)
+            else (*guards.SQLITE, *guards.PRUNING_SQLITE, *guards.BUDGETS_SQLITE)
         ):
             connection.execute(text(statement))
     assert migrated == catalog(described)

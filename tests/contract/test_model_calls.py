@@ -17,9 +17,11 @@ from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted
 from governance.operations.finish import Finish, Succeeded, finish
 from governance.operations.model_calls import MayCall, MayNotCall, NotOwned, ask, no_room, record, session_policy
+from governance.operations.reports import show_action
 from governance.operations.top_up import Gone, NoRoom
 from tests.support import books
 from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
+from tests.support.pruned import later, prune
 
 BUDGET = 'budgets: [{id: team, identity: {team: "*"}, period: daily, max_tokens: 500, allowed_models: ["small-*"]}]'
 BUDGETED = POLICY.replace("models:\n", f"{BUDGET}\nmodels:\n")
@@ -110,6 +112,19 @@ def test_a_call_sets_aside_what_it_may_use_and_holds_more_where_it_has_to(desk: 
     books.assert_agree(desk.gov)
 
 
+def test_a_call_that_used_nothing_costs_nothing_unless_the_action_declared_something(
+    desk: Desk, tmp_path: Path
+) -> None:
+    call = call_of(desk, desk.admitted(desk.submit(cost_micros=0, tokens=10)), tmp_path)
+    allowance = Allowance(call)
+    assert isinstance(allowance.set_aside(500, 50), SetAside)
+    allowance.give_back(500, 50)
+    end(desk, call)
+    assert desk.account("cost_micros")["posted"] == 0
+    # Its body may have used the tokens that it declared, and has not said so.
+    assert desk.account("tokens") == {"limit": 100_000, "posted": 50, "held": 0}
+
+
 def test_a_budget_without_room_is_named_in_the_refusal_and_in_the_trail(desk: Desk, tmp_path: Path) -> None:
     run = desk.admitted(desk.submit(stream="small", cost_micros=0, tokens=0))
     short = Allowance(call_of(desk, run, tmp_path)).set_aside(0, 1001)
@@ -135,8 +150,22 @@ def test_a_call_and_its_event_are_written_by_the_attempt_that_runs(desk: Desk, f
     else:
         assert [tuple(row) for row in kept] == [("secret-1", "restricted", "trial", 10, None, "unpriced")]
     assert kinds(desk, run)[-1] == "model.called"
+    (line,) = show_action(desk.gov, run.ref.id).model_calls
+    assert (line.id, line.tokens_output, line.cost_micros, line.attempt) == (call.id, 5, 7, 1)
     desk.finish(run)
     late = ModelCall(desk.gov.new_id(), found.access, TokensUsed(1, 1), 1, found.prices, None, 1)
     assert not record(desk.gov, run, late)
     assert len(desk.gov.store.read("SELECT 1 FROM model_calls", {})) == 1
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_calls_go_with_the_history_of_their_action(desk: Desk) -> None:
+    run = desk.admitted(desk.submit())
+    found = asked(desk, run, "small-1")
+    assert isinstance(found, MayCall)
+    assert record(desk.gov, run, ModelCall(desk.gov.new_id(), found.access, TokensUsed(1, 1), 1, found.prices, None, 1))
+    desk.finish(run)
+    later(desk)
+    assert [one.session_id for one in prune(desk).pruned] == [run.ref.session_id]
+    assert desk.gov.store.read("SELECT 1 FROM model_calls", {}) == []
     assert audit.verify(desk.gov).problems == ()

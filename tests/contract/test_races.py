@@ -23,7 +23,7 @@ def racing(database_url: str) -> Iterator[Desk]:
 
 def test_eight_spenders_never_overshoot_one_budget(racing: Desk, database_url: str) -> None:
     with ThreadPoolExecutor(1) as spending:
-        running = spending.submit(race, database_url, "spend", "25", RACERS)
+        running = spending.submit(race, database_url, "spend", "small 25", RACERS)
         # The books balance at every moment of it, not only at the end.
         checked = 0
         while not running.done() or not checked:
@@ -40,7 +40,7 @@ def test_eight_spenders_never_overshoot_one_budget(racing: Desk, database_url: s
 
 
 def test_eight_takers_get_exactly_what_the_budget_has(racing: Desk, database_url: str) -> None:
-    seen = race(database_url, "take", "10", RACERS)
+    seen = race(database_url, "take", "small 10", RACERS)
     assert seen == {"admitted": 10, "denied": RACERS * 10 - 10}
     assert racing.account("actions", "small") == {"limit": 10, "posted": 0, "held": 10}
     assert racing.account("cost_micros", "small")["held"] == 10_000

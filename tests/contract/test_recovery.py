@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from governance.core.actions import Lease
-from governance.operations import audit, heartbeat, recover, relay
+from governance.core.switches import Mode, Scope
+from governance.operations import audit, clearing, heartbeat, recover, relay, switches
 from governance.operations.answers import Admitted
 from governance.operations.finish import Fenced
-from tests.support.governed import LEASE, Desk, ManualClock
+from tests.support.governed import ANN, LEASE, Desk, ManualClock
 
 LEASE_S = 12.0
 
@@ -95,6 +96,19 @@ def test_what_is_not_idempotent_is_in_doubt_and_does_not_run_again(desk: Desk) -
     assert not isinstance(desk.arrive(made), Admitted)
 
 
+def test_what_a_kill_switch_covers_does_not_run_again_also_when_the_switch_is_released_at_once(desk: Desk) -> None:
+    alive(desk)
+    made = desk.submit(stream="small")
+    desk.admitted(made)
+    stop = switches.engage(desk.gov, Scope.STREAM, "small", mode=Mode.KILL, reason="it went astray", by=ANN).switch
+    heartbeat.goodbye(desk.gov, LEASE.worker_id)
+    assert sweep(desk).reclaimed == {"cancelled": 1}
+    clearing.release(desk.gov, stop.id, reason="mended", by=ANN)
+    assert desk.state(made) == "cancelled"
+    assert desk.account("actions", "small")["held"] == 0
+    assert audit.verify(desk.gov).problems == ()
+
+
 def test_a_report_about_another_child_is_not_believed(desk: Desk) -> None:
     made = desk.submit()
     desk.admitted(made)
@@ -136,9 +150,31 @@ def test_a_direct_call_is_never_published(desk: Desk) -> None:
 def test_an_owner_that_never_registered_is_given_up(desk: Desk) -> None:
     made = desk.submit()
     desk.arrive(made, lease=Lease("unheard-of", "c"))
-    assert sweep(desk).reclaimed == {}
-    clock(desk).pass_s(2 * LEASE_S + 1)
+    clock(desk).pass_s(2 * LEASE_S)
+    assert sweep(desk).reclaimed == {}, "it may be about to say that it lives"
+    clock(desk).pass_s(1)
     assert sweep(desk).reclaimed == {"queued": 1}
+
+
+def test_workers_that_were_silent_for_a_day_are_forgotten_unless_they_own_something(desk: Desk) -> None:
+    """Months of deploys leave a row each."""
+    for worker_id in ("killed", "stopped", LEASE.worker_id):
+        alive(desk, worker_id)
+    heartbeat.goodbye(desk.gov, "stopped")
+    made = desk.submit()
+    desk.admitted(made)
+    clock(desk).pass_s(24 * 3600)
+    alive(desk, "young")
+
+    def known() -> list[str]:
+        return [row[0] for row in desk.gov.store.read("SELECT id FROM workers ORDER BY started_us, id", {})]
+
+    assert known() == ["killed", "stopped", LEASE.worker_id, "young"]
+    clock(desk).pass_s(1)
+    alive(desk, "new")
+    assert known() == [LEASE.worker_id, "young", "new"]
+    assert sweep(desk).lost == (LEASE.worker_id,)
+    assert desk.state(made) == "queued"
 
 
 def test_a_beat_without_a_row_says_so(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from governance.core.policy import Risk
 from governance.operations import relay
 from governance.operations.answers import Deferred, Denied
+from governance.operations.clearing import withdraw
 from tests.support.governed import Desk, ManualClock
 
 
@@ -89,3 +90,35 @@ def test_a_message_from_before_the_clock_was_put_back_is_not_waited_for(desk: De
     clock(desk).pass_s(-3600)
     assert ids(relay.silent(desk.gov, 10)) == [made.action_id]
     assert relay.silent(desk.gov, 10) == []
+
+
+def test_an_echo_is_published_once_its_first_action_has_ended_and_again_until_it_is_told(desk: Desk) -> None:
+    first = desk.submit()
+    echo = relay.Outgoing("echo-1", '{"task": "x"}')
+    relay.keep_echo(desk.gov, echo, first.action_id, published=True)
+    clock(desk).pass_s(desk.gov.limits.relay_s * 3)
+    assert relay.due_echoes(desk.gov, 10) == []
+
+    relay.keep_echo(desk.gov, echo, first.action_id, published=False)
+    desk.finish(desk.admitted(first))
+    assert relay.due_echoes(desk.gov, 10) == [echo]
+    assert relay.due_echoes(desk.gov, 10) == []
+    clock(desk).pass_s(desk.gov.limits.relay_s * 2)
+    assert relay.due_echoes(desk.gov, 10) == [echo]
+    clock(desk).pass_s(desk.gov.limits.relay_s)
+    assert relay.due_echoes(desk.gov, 10) == []
+    relay.told_echo(desk.gov, echo.action_id)
+    clock(desk).pass_s(100_000)
+    assert relay.due_echoes(desk.gov, 10) == []
+
+
+def test_what_celery_refuses_to_publish_ends(desk: Desk) -> None:
+    refused = desk.submit()
+    withdraw(desk.gov, refused.action_id, "Celery refused its message: QueueNotFound('nowhere')")
+    assert desk.state(refused) == "cancelled"
+    denied = desk.submit(risk=Risk.CRITICAL)
+    withdraw(desk.gov, denied.action_id, "Celery refused its message")
+    assert desk.state(denied) == "denied"
+    clock(desk).pass_s(100_000)
+    assert relay.silent(desk.gov, 10) == []
+    assert relay.unpublished(desk.gov, 10) == []

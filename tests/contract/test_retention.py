@@ -5,15 +5,19 @@ from threading import Barrier, Thread
 
 import pytest
 
+from governance.core.events import Event
+from governance.core.grants import GrantTerms
 from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.errors import InvalidOption, NotAllowed
-from governance.operations import audit, decide, recover, relay, retention
+from governance.operations import audit, checkpoints, decide, recover, relay, retention
 from governance.operations.archive import Archive, verify_file
 from governance.operations.escalate import escalate_overdue
 from governance.operations.retention import DAY_S
+from governance.operations.rollups import roll_up
 from governance.operations.ticks import claim
-from tests.support.governed import ANN, LEASE, Desk, make_governance
+from governance.store import retention as store_retention
+from tests.support.governed import ANN, LEASE, Desk, ManualClock, make_governance
 from tests.support.pruned import WEEK_S, later, left, prune, sessions, work
 
 
@@ -100,7 +104,7 @@ def test_what_is_in_doubt_or_holds_something_stays(desk: Desk) -> None:
 def test_a_session_whose_decision_gave_a_lasting_grant_stays_until_the_grant_ends(desk: Desk) -> None:
     made = desk.submit(risk=Risk.HIGH)
     until_us = desk.gov.clock.now_us() + 30 * DAY_S * 1_000_000
-    terms = decide.GrantTerms(until_us=until_us)
+    terms = GrantTerms(until_us=until_us)
     decide.approve(desk.gov, made.action_id, by=ANN, reason="routine", grant=terms)
     desk.finish(desk.admitted(made))
     later(desk)
@@ -226,6 +230,66 @@ def test_answers_and_ticks_are_forgotten_by_age(desk: Desk) -> None:
     pruned = prune(desk)
     assert (pruned.commands, pruned.ticks) == (1, 1)
     assert [row[0] for row in desk.gov.store.read("SELECT id FROM commands", {})] == ["second"]
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["and goes on", "and ends"])
+def test_a_session_that_moved_while_it_was_looked_at_stays(desk: Desk, database_url: str, ends: bool) -> None:
+    """A process that was suspended in it writes at last, between the look and the anchor."""
+    work(desk)
+    old_us = desk.gov.clock.now_us()
+    later(desk)
+    audit.seal(desk.gov)
+    (seen,) = [
+        one for one in store_retention.aged(desk.gov.store, old_us + 3600 * 1_000_000) if "default" in one.session_id
+    ]
+    behind = Desk(make_governance(database_url, clock=ManualClock(old_us)))
+    late = behind.submit()
+    if ends:
+        behind.finish(behind.admitted(late))
+    behind.gov.store.close()
+    event = Event(seen.session_id, "session.pruned", "test", old_us)
+    assert not store_retention.anchor(desk.gov.store, seen, desk.gov.clock.now_us(), event)
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_checkpoints_go_with_their_session_but_for_what_a_stream_goes_on_from(desk: Desk) -> None:
+    def save(state: object, stream: str = "default") -> str:
+        run = desk.admitted(desk.submit(stream=stream))
+        made = checkpoints.save(desk.gov, run.ref, stream, state, cycle=1, actor="agent")
+        desk.finish(run)
+        return made
+
+    first, second = save({"n": 1}), save({"n": 2})
+    resting = save({"n": 7}, stream="small")
+    later(desk, 60)
+    astray = save({"n": 3})
+    checkpoints.restore(desk.gov, checkpoints.find_point(desk.gov, second), reason="it went astray", by=ANN)
+    by_clock, rested = checkpoints.save_due(desk.gov, 1, "checkpoints")
+    later(desk)
+    assert prune(desk).checkpoints == len({first, second, astray, resting})
+    assert {point.id for point in checkpoints.list_points(desk.gov, stream=None, limit=10)} == {by_clock, rested}
+    for stream, point, state in (("default", by_clock, {"n": 2}), ("small", rested, {"n": 7})):
+        last = checkpoints.last_state(desk.gov, stream)
+        assert last is not None
+        assert (last.id, last.state) == (point, state)
+    save({"n": 4})
+    later(desk)
+    assert prune(desk).checkpoints == 1
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_what_was_rolled_up_stays_when_its_events_go(desk: Desk) -> None:
+    work(desk)
+    later(desk)
+    audit.seal(desk.gov)
+    roll_up(desk.gov)
+    sums = "SELECT stream, figure, label, value FROM rollups WHERE stream = 'default' ORDER BY figure, label"
+    before = desk.gov.store.read(sums, {})
+    assert ("default", "ended", "succeeded", 3) in [tuple(row) for row in before]
+    assert [one.session_id for one in prune(desk).pruned] == sessions(desk, "default")
+    later(desk, 3600)
+    roll_up(desk.gov)
+    assert desk.gov.store.read(sums, {}) == before
 
 
 def test_only_operators_prune_with_a_reason_and_an_age(desk: Desk) -> None:

@@ -10,12 +10,14 @@ import pytest
 from governance.clock import SystemClock
 from governance.core.actions import State
 from governance.core.changes import ActionRef, Author
+from governance.core.drills import Kind
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.core.transitions import admitted
 from governance.errors import InvalidOption, NotAllowed, NotFound
 from governance.operations import audit, clearing, decide, rotation, switches
 from governance.operations.answers import Parked
+from governance.operations.drills import start as start_drill
 from governance.operations.recover import child_gone
 from governance.operations.rotation import rotate
 from governance.store.changes import apply
@@ -187,6 +189,33 @@ def test_what_a_late_process_writes_into_a_closed_session_is_carried_too(desk: D
     in_order(desk)
 
 
+def test_nothing_follows_a_drills_window_and_nothing_leaves_it(desk: Desk) -> None:
+    drill = start_drill(desk.gov, Kind.APPROVAL_BACKLOG, started_by="test")
+    made = desk.submit(stream=drill.session.stream, name="acp.drill.ask")
+    assert desk.state(made) == "parked"
+    pass_s(desk, (drill.session.window.end_us - drill.session.window.start_us) / 1_000_000 - 5)
+    assert rotate(desk.gov, "test").opened == []
+    pass_s(desk, 65)
+    done = rotate(desk.gov, "test")
+    assert (done.opened, done.carried, done.closed) == ([], 0, [])
+    assert [one.id for one in rotation.list_sessions(desk.gov, stream=drill.session.stream, limit=9)] == [
+        drill.session.id
+    ]
+    in_order(desk)
+
+
+def test_a_pass_goes_on_to_the_end_over_several_pages(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotation, "_PAGE", 2)
+    monkeypatch.setattr(rotation, "_BATCH", 2)
+    for stream in "abcdea":
+        for _ in range(3):
+            desk.submit(stream=stream, risk=Risk.HIGH)
+    pass_s(desk, HOUR_S + 60)
+    done = rotate(desk.gov, "test")
+    assert (done.carried, len(done.closed)) == (18, 5)
+    in_order(desk)
+
+
 def test_two_rotations_at_once_do_everything_once(desk: Desk, database_url: str) -> None:
     for number in range(20):
         desk.submit(stream=f"s{number}", risk=Risk.HIGH)
@@ -210,10 +239,14 @@ def test_an_early_turn_brings_the_new_policy_and_no_fresh_budget(desk: Desk, dat
     old = desk.gov.sessions["small"].id
     pass_s(desk, 60)
     newer = make_governance(database_url, policy=POLICY.replace("timeout: 15m", "timeout: 20m"), clock=desk.gov.clock)
+    Desk(newer).submit(stream="small")
     turned = rotation.turn(newer, "small", reason="another policy", by=ANN)
     assert line(desk, old).state == "closing"
     assert line(desk, turned.id).policy_hash == newer.policy.hash
     assert desk.account("cost_micros", "small") == {"limit": 40_000, "posted": 0, "held": 0}
+    turned_in = "SELECT session_id FROM actions WHERE id = :id"
+    own = Desk(newer).submit(stream="small")
+    assert newer.store.read(turned_in, {"id": own.action_id})[0][0] == turned.id, "it forgot the one that it ended"
     # This process still remembers the old session; its admissions are in the new one.
     run = desk.admitted(desk.submit(stream="small"))
     assert run.ref.session_id == turned.id

@@ -1,8 +1,8 @@
 """A grant for a session is for the one that is open when it is given, not for the one that was asked in."""
 
+from governance.core.grants import GrantTerms
 from governance.core.policy import Risk
 from governance.operations import decide
-from governance.operations.decide import GrantTerms
 from tests.support.governed import ANN, Desk, ManualClock
 
 

@@ -13,6 +13,7 @@ from hypothesis.stateful import invariant, rule, run_state_machine_as_test
 from governance.core.switches import EVERYTHING, Mode, Scope
 from governance.operations import audit, clearing, heartbeat, recover, resolve, switches
 from governance.operations.escalate import escalate_overdue
+from governance.operations.reconcile import reconcile
 from tests.support import books
 from tests.support.governed import Desk, ManualClock, make_governance
 from tests.support.machine import BOSS, Operations
@@ -25,7 +26,7 @@ LEASE_S = 12
 # What may come next, some of it more often.
 TURNS = (
     *("submit", "submit", "arrive", "arrive", "arrive", "approve", "approve", "finish", "finish", "time_passes"),
-    *("deny_or_extend", "arrive_again", "operator", "accident", "resolve"),
+    *("deny_or_extend", "arrive_again", "operator", "accident", "resolve", "raise_budget"),
 )
 
 
@@ -203,6 +204,7 @@ class Fleet(Operations):
     @invariant()
     def everything_agrees(self) -> None:
         books.assert_agree(self.desk().gov, self.began_us)
+        assert reconcile(self.desk().gov).findings == ()
 
     def teardown(self) -> None:
         """Leaves nothing behind that another run could meet, and finds the whole trail in order."""

@@ -62,7 +62,25 @@ def test_a_worker_on_which_no_canary_ran_fails_by_name() -> None:
 def test_a_canary_that_ran_on_another_worker_than_it_was_sent_to_does_not_count() -> None:
     drill = kill()
     drill.plan = replace(drill.plan, canaries=(Placed("c1", "w1"), Placed("c2", "w1")))
-    assert "w2: its canaries did not start" in failed(drill.judged())["a canary ran on every live worker"]
+    findings = drill.judged()
+    assert "w2: its canaries did not start" in failed(findings)["a canary ran on every live worker"]
+    assert figure(findings, "canaries") == 1
+
+
+def test_a_canary_that_began_after_the_engagement_does_not_count() -> None:
+    drill = kill()
+    (begun,) = (event for event in drill.canaries.events if (event.kind, event.action_id) == ("action.admitted", "c2"))
+    drill.canaries.events = [
+        replace(event, id=99)
+        if event is begun
+        else replace(event, id=100)
+        if event.kind == "action.cancelled"
+        else event
+        for event in drill.canaries.events
+    ]
+    findings = drill.judged()
+    assert {"a canary ran on every live worker", "nothing started after the engagement"} <= failed(findings).keys()
+    assert figure(findings, "canaries") == 1
 
 
 def test_a_canary_that_goes_on_fails() -> None:

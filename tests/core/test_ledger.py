@@ -14,7 +14,9 @@ from governance.core.ledger import (
     exhausted,
     expire,
     holds_for,
+    row_id,
     settle,
+    shares,
     void,
 )
 
@@ -67,3 +69,28 @@ def test_holds_are_taken_in_one_order_and_the_first_short_account_is_named() -> 
     assert short is not None
     assert short.id == "a"
     assert exhausted(accounts, estimate(5, 5)) is None
+
+
+@given(st.integers(0, 10_000), st.lists(st.integers(0, 1000), min_size=1, max_size=64), st.integers(0, 400), st.data())
+def test_shares_sum_to_the_limit_and_leave_room_where_the_account_has_it(
+    limit: int, used: list[int], amount: int, data: st.DataObject
+) -> None:
+    first = data.draw(st.integers(0, len(used) - 1))
+    cut = [share or 0 for share in shares(limit, used, amount, first)]
+    room, rooms = limit - sum(used), [share - taken for share, taken in zip(cut, used, strict=True)]
+    assert sum(cut) == limit
+    assert min(cut) >= 0
+    if room < 0:
+        assert max(rooms) <= 0
+        return
+    assert min(rooms) >= 0
+    assert (rooms[first] >= amount) == (room >= amount)
+    # Nothing is left in pieces that are too small, beyond what the whole account is short of one more.
+    assert sum(left // max(amount, 1) for left in rooms) == room // max(amount, 1)
+    assert max(rooms) - min(rooms) < 2 * max(amount, 1)
+
+
+def test_stripes_of_an_account_without_a_limit_have_none() -> None:
+    assert shares(None, [3, 0]) == [None, None]
+    assert shares(5, [0] * 8) == [1, 1, 1, 1, 1, 0, 0, 0]
+    assert [row_id("a", stripe) for stripe in (0, 1, 63)] == ["a", "a#01", "a#63"]

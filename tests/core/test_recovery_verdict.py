@@ -54,6 +54,12 @@ def test_what_was_found_in_time_passes_with_its_figures() -> None:
     }
 
 
+def test_a_later_attempt_that_was_given_up_is_not_the_one_that_fell() -> None:
+    book = without(fallen(), "action.reclaimed", "twice")
+    book.write("action.reclaimed", 6000 * MS_US, "twice", State.QUEUED, attempt=2)
+    assert FOUND in failed(judged(book))
+
+
 def test_who_is_at_work_again_too_late_fails() -> None:
     assert list(failed(judged(fallen(), threshold_ms=2999))) == [AGAIN]
 

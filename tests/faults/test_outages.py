@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import psycopg
 import pytest
 from celery import chord
 
@@ -22,10 +23,10 @@ from tests.support.fleet import Shop, assert_intact, eventually, settle
 _numbers = itertools.count()
 
 
-@pytest.fixture
-def database(walkable_folder: Path) -> Iterator[PostgresServer]:
-    """A PostgreSQL that a test may kill."""
-    server = PostgresServer(walkable_folder / f"mortal-{next(_numbers)}").start()
+@pytest.fixture(scope="module")
+def mortal_server(walkable_folder: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL that tests may kill; what was committed outlives that without fsync, too."""
+    server = PostgresServer(walkable_folder / f"mortal-{next(_numbers)}", fsync=False).start()
     try:
         yield server
     finally:
@@ -33,8 +34,18 @@ def database(walkable_folder: Path) -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
+def database(mortal_server: PostgresServer) -> Iterator[PostgresServer]:
+    """It runs again after each test, whatever became of that."""
+    yield mortal_server
+    try:
+        psycopg.connect(mortal_server.url).close()
+    except psycopg.OperationalError:
+        mortal_server.restart()
+
+
+@pytest.fixture
 def mortal(tmp_path: Path, database: PostgresServer, broker_address: str) -> Iterator[Shop]:
-    shop = Shop(tmp_path, database.create_database("shop"), broker_address, **FAST)
+    shop = Shop(tmp_path, database.create_database(f"shop_{next(_numbers)}"), broker_address, **FAST)
     try:
         yield shop
     finally:

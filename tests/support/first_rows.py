@@ -109,7 +109,16 @@ FIRST_ROWS: Mapping[str, list[dict[str, Any]]] = {
 }
 # Columns that later revisions added, and that say nothing of what was there before.
 EMPTY: Mapping[str, tuple[str, ...]] = {
-    "actions": ("model", "grant_id", "switch_id", "superseded_by", "pruned_state", "pruned_attempt"),
+    "actions": (
+        "model",
+        "filled",
+        "signature",
+        "grant_id",
+        "switch_id",
+        "superseded_by",
+        "pruned_state",
+        "pruned_attempt",
+    ),
     "accounts": ("raised", "pruned_us"),
     "sessions": ("closed_us", "summary", "epoch"),
     "workers": ("host", "queues", "slots", "ready_us"),

@@ -153,12 +153,17 @@ class Worker:
     def __init__(self, shop: Shop, name: str, process: subprocess.Popen[bytes]) -> None:
         self.shop, self.name, self.process = shop, name, process
 
+    @property
+    def is_ready(self) -> bool:
+        return f"{self.name}@shop ready" in self.shop.log(self.name)
+
     def ready(self) -> "Worker":
         def look() -> bool:
             assert self.process.poll() is None, self.shop.log(self.name)
-            return f"{self.name}@shop ready" in self.shop.log(self.name)
+            return self.is_ready
 
-        eventually(look, f"worker {self.name} ready")
+        # One that does not come up is noticed by its end; one that is slow has many beside it.
+        eventually(look, f"worker {self.name} ready", 90)
         return self
 
     def kill(self) -> None:

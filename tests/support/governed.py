@@ -18,6 +18,7 @@ from governance.operations.finish import Finish, Finished, Outcome, Succeeded, f
 from governance.operations.submit import Submitted, submit
 from governance.policy_file import canonical, parse_policy
 from governance.store import migrate
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Store
 
 POLICY = """
@@ -25,6 +26,7 @@ version: 1
 streams:
   default: {window: 1h, timezone: UTC, limits: {cost_usd: "1.00", actions: 1000, tokens: 100000}}
   small: {window: 1h, timezone: UTC, limits: {cost_usd: "0.10", actions: 10, tokens: 1000}}
+  striped: {window: 1h, timezone: UTC, limits: {cost_usd: "0.10", actions: 100000}, stripes: 16}
   patient: {window: 1h, timezone: UTC, limits: {actions: 1}, on_exhausted: defer}
   graceful: {window: 1h, timezone: UTC, limits: {}, grace: 10m}
 models:
@@ -138,7 +140,7 @@ class Desk:
 
     def account(self, unit: str, stream: str = "default") -> Mapping[str, int]:
         row = self.gov.store.read(
-            """SELECT a.limit_amount, a.posted, a.held FROM accounts a JOIN sessions s ON s.id = a.scope_id
+            f"""SELECT a.limit_amount, a.posted, a.held FROM {ACCOUNTS} a JOIN sessions s ON s.id = a.scope_id
                 WHERE s.stream = :stream AND a.unit = :unit ORDER BY a.window_start_us DESC LIMIT 1""",
             {"stream": stream, "unit": unit},
         )[0]

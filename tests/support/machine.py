@@ -13,20 +13,21 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine
 
 from governance.core.actions import Lease, State
+from governance.core.grants import GrantTerms
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.core.principals import Principal
 from governance.core.switches import Scope
 from governance.errors import InvalidOption, NotAllowed, StateConflict
-from governance.operations import decide, grants, heartbeat, relay, switches
+from governance.operations import budgets, decide, grants, heartbeat, relay, switches
 from governance.operations.answers import Admitted
 from governance.operations.commanded import Decided
-from governance.operations.decide import EditedArguments, GrantTerms
+from governance.operations.decide import EditedArguments
 from governance.operations.finish import AskedToRetry, Fenced, Outcome, Raised, Settled, Stopped, Succeeded, give_back
 from governance.operations.submit import Recorded, Repeated, submit
 from tests.support.governed import Desk, ManualClock
 from tests.support.model import Model
-from tests.support.modelled import HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Standing
+from tests.support.modelled import DAY_US, HOUR_US, MINUTE_US, STREAMS, TERMINAL, Act, Engaged, Standing
 
 PEOPLE = {"lee": "team-lead", "oona": "on-call", "ann": "any", "bob": "any", "u1": "any"}
 ROLES = {"team-lead": "approver:team-lead", "on-call": "approver:on-call", "any": "approver"}
@@ -61,6 +62,13 @@ APPROVALS = st.tuples(
         ]
     ),
 )
+
+
+def bounds(terms: GrantTerms | None) -> tuple[object, ...] | None:
+    """What has to be the same in two wishes for a grant."""
+    if terms is None:
+        return None
+    return terms.for_session, terms.resource, terms.max_uses, terms.max_cost_micros, terms.until_us is None
 
 
 def principal(name: str) -> Principal:
@@ -207,12 +215,24 @@ class Operations(RuleBasedStateMachine):
         if ticket.edited and edit is None:
             with pytest.raises(InvalidOption, match="digest"):
                 approve(seen=None)
+        asked = (*(ticket.wanted if edit is None else ()), terms)
+        if terms is not None and len(asked) == (2 if act.rule == "two" else 1):
+            if {bounds(other) for other in asked} != {bounds(terms)}:
+                with pytest.raises(InvalidOption, match="what all who approve ask for"):
+                    approve()
+                return
+            ends = [other.until_us for other in asked if other is not None and other.until_us is not None]
+            terms = replace(terms, until_us=min(ends, default=None))
+            if ends and min(ends) <= self.now_us:
+                with pytest.raises(InvalidOption, match="an instant to come"):
+                    approve()
+                return
         decided = approve()
         if edit is not None:
             ticket.edited = True
             act.digest = ticket.digest = edit.digest
             ticket.votes = ()
-        ticket.votes = (*ticket.votes, name)
+        ticket.votes, ticket.wanted = (*ticket.votes, name), asked
         if act.rule == "two" and len(ticket.votes) < 2:
             assert (decided.state, decided.grant_id) == ("parked", None)
             return
@@ -220,8 +240,8 @@ class Operations(RuleBasedStateMachine):
         assert (decided.state, decided.grant_id is None) == ("queued", terms is None)
         if decided.grant_id is not None and terms is not None:
             session = self.model.session(act.made.stream, policy, self.now_us)[0] if terms.for_session else None
-            bounds = (terms.max_uses, terms.max_cost_micros, terms.until_us)
-            given = Standing(decided.grant_id, act.rule, ticket.policy, act.made, session, *bounds, self.now_us)
+            limits = (terms.max_uses, terms.max_cost_micros, terms.until_us)
+            given = Standing(decided.grant_id, act.rule, ticket.policy, act.made, session, *limits, self.now_us)
             self.model.grants.append(given)
 
     def deny_or_extend(self, data: st.DataObject, _policy: str) -> None:
@@ -261,6 +281,13 @@ class Operations(RuleBasedStateMachine):
                 decided()
             return True
         return False
+
+    def raise_budget(self, data: st.DataObject, policy: str) -> None:
+        """For longer than a run lasts."""
+        more = data.draw(st.sampled_from([1, 1000]))
+        until_us = self.now_us + 30 * DAY_US
+        budgets.raise_budget(self.desk(policy).gov, "each", until_us=until_us, reason="busy", by=BOSS, cost_micros=more)
+        self.model.raise_budget(more, self.now_us)
 
     def revoke_grant(self, data: st.DataObject) -> None:
         grant = data.draw(st.sampled_from(self.model.grants))

@@ -5,14 +5,16 @@ ids are the store's, told by the test.
 """
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Final
 
 from governance.core.actions import Submission
 from governance.core.instants import iso
-from tests.support.modelled import HOUR_US, LEVELS, SCOPES, Act, Engaged, Request, Standing
+from tests.support.modelled import DAY_US, HOUR_US, LEVELS, SCOPES, Act, Engaged, Request, Standing
 
 ATTEMPTS_MAX: Final = 5
 
+_EACH: Final = 6000
 _LIMITS: Final = {"default": (1000, 1_000_000), "small": (4, 4000), "patient": (2, None), "strict": (2, None)}
 
 
@@ -25,6 +27,7 @@ class Model:
     switches: list[Engaged] = field(default_factory=list)
     pinned: dict[str, str] = field(default_factory=dict)
     accounts: dict[str, list[int | None]] = field(default_factory=dict)
+    raised: int = 0
 
     def session(self, stream: str, policy: str, now_us: int) -> tuple[str, str]:
         """The session in force and the policy that whoever opened it had."""
@@ -35,6 +38,20 @@ class Model:
             for unit, limit in (("actions", actions), ("cost_micros", cost), ("tokens", None)):
                 self.accounts[f"session:{session}:{unit}"] = [limit, 0, 0]
         return session, self.pinned[session]
+
+    def budget(self, user: str | None, now_us: int) -> str:
+        """A user's account of the day, opened by whoever asks first, with what was raised until then."""
+        account = f"budget:each:daily:user={user}:{iso(now_us - now_us % DAY_US)}:cost_micros"
+        self.accounts.setdefault(account, [_EACH + self.raised, 0, 0])
+        return account
+
+    def raise_budget(self, amount: int, now_us: int) -> None:
+        """For everybody, today and from now on."""
+        self.raised += amount
+        for name, account in self.accounts.items():
+            if name.startswith("budget:") and f":{iso(now_us - now_us % DAY_US)}:" in name:
+                assert account[0] is not None
+                account[0] += amount
 
     def submit(self, made: Submission, policy: str, now_us: int) -> Act:
         session, policy = self.session(made.stream, policy, now_us)
@@ -48,6 +65,7 @@ class Model:
     def arrive(self, act: Act, policy: str, worker: str, now_us: int) -> str:
         """Moves a queued, due action; the name of the answer. "Stop": a budget has to engage its switch first."""
         session, policy = self.session(act.made.stream, policy, now_us)
+        budget = self.budget(act.made.user, now_us)
         switch = self.stopping(act, {act.session, session})
         if switch is not None and switch.kill:
             act.refused("cancelled", "cancelled")
@@ -66,8 +84,10 @@ class Model:
                 return "Parked"
         amounts = {"actions": 1, "cost_micros": act.made.cost_micros, "tokens": act.made.tokens}
         wanted = {f"session:{session}:{unit}": amount for unit, amount in amounts.items()}
-        if any(not self._fits(account, amount) for account, amount in wanted.items()):
-            return self._exhausted(act, now_us)
+        wanted[budget] = act.made.cost_micros
+        short = [account for account, amount in wanted.items() if not self._fits(account, amount)]
+        if short:
+            return self._exhausted(act, min(short, key=self._tightness), now_us)
         for account, amount in wanted.items():
             self._move(account, 0, amount)
         if grant is not None:
@@ -152,7 +172,16 @@ class Model:
         assert holding is not None
         self.accounts[account] = [limit, before + posted, holding + held]
 
-    def _exhausted(self, act: Act, now_us: int) -> str:
+    def _tightness(self, account: str) -> tuple[Fraction, bool, str]:
+        """The smallest share left first; of equals the day's, which resets last."""
+        limit, posted, held = self.accounts[account]
+        left = max((limit or 0) - (posted or 0) - (held or 0), 0)
+        return (Fraction(left, limit) if limit else Fraction(0), account.startswith("session:"), account)
+
+    def _exhausted(self, act: Act, account: str, now_us: int) -> str:
+        if account.startswith("budget:"):
+            act.end("denied")
+            return "Denied"
         if act.made.stream == "strict":
             return "Stop"
         if act.made.stream == "patient":

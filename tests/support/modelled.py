@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from governance.core.actions import Submission
+from governance.core.grants import GrantTerms
 from governance.core.instants import SECOND_US
 from governance.core.policy import Risk
 from governance.operations.answers import Admitted
@@ -23,12 +24,15 @@ rules:
     approval: {chain: [{first: team-lead 15m}, {then: on-call 30m}, {then: deny}], approvals: 2}
   - {id: ask, match: {risk: high}, effect: approval, approval: {timeout: 15m}}
   - {id: routine, match: {risk: [low, medium]}, effect: allow}
+budgets:
+  - {id: each, identity: {user: "*"}, period: daily, max_cost_usd: "0.006"}
 """
 #: Another version: requests of the rule `ask` wait longer, and approvals under the first one count no more.
 POLICIES: Final = {"first": POLICY, "second": POLICY.replace("timeout: 15m", "timeout: 20m")}
 STREAMS: Final = ("default", "small", "patient", "strict")
 MINUTE_US: Final = 60 * SECOND_US
 HOUR_US: Final = 60 * MINUTE_US
+DAY_US: Final = 24 * HOUR_US
 TERMINAL: Final = ("succeeded", "failed", "denied", "cancelled")
 WAITING: Final = ("queued", "parked", "deferred")
 #: Narrowest first.
@@ -59,6 +63,7 @@ class Request:
     state: str = "pending"
     level: int = 0
     votes: tuple[str, ...] = ()
+    wanted: tuple[GrantTerms | None, ...] = ()
     edited: bool = False
 
 

@@ -26,11 +26,12 @@ RACERS = 8
 
 
 def spend(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
-    """Admits and finishes actions of random cost on one budget until `argument` of them were asked."""
+    """Admits and finishes actions of random cost on one budget, a stream's, until so many of them were asked."""
+    stream, count = argument.split()
     seen: Counter[str] = Counter()
-    for _ in range(int(argument)):
+    for _ in range(int(count)):
         cost = rng.randrange(1, 5000)
-        made = desk.submit(stream="small", cost_micros=cost, tokens=0)
+        made = desk.submit(stream=stream, cost_micros=cost, tokens=0)
         admission = desk.arrive(made)
         if isinstance(admission, Admitted):
             seen["admitted"] += 1
@@ -42,11 +43,49 @@ def spend(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
 
 
 def take(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
-    """Asks for `argument` actions of cost 1000 and keeps what it holds."""
+    """Asks for so many actions of cost 1000 in a stream and keeps what it holds."""
+    stream, count = argument.split()
+    seen: Counter[str] = Counter()
+    for _ in range(int(count)):
+        admission = desk.arrive(desk.submit(stream=stream, cost_micros=1000, tokens=0))
+        seen["admitted" if isinstance(admission, Admitted) else "denied"] += 1
+    return seen
+
+
+def churn(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Takes and ends actions of every size on an account that is nearly used up, half of what is held by them.
+
+    Some use more than they held, some nothing; what was used beyond a hold is counted.
+    """
     seen: Counter[str] = Counter()
     for _ in range(int(argument)):
-        admission = desk.arrive(desk.submit(stream="small", cost_micros=1000, tokens=0))
-        seen["admitted" if isinstance(admission, Admitted) else "denied"] += 1
+        cost = rng.choice((1, 700, 5000, 20_000))
+        admission = desk.arrive(desk.submit(stream="striped", cost_micros=cost, tokens=rng.randrange(3)))
+        if not isinstance(admission, Admitted):
+            seen["denied"] += 1
+            continue
+        used = rng.choice((0, 0, 0, cost // 100, cost + 50))
+        seen["beyond"] += max(used - cost, 0)
+        seen["posted"] += used
+        desk.finish(admission, usage=Usage(cost_micros=used, tokens=0))
+    return seen
+
+
+def charge(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Asks for each org, given as milliseconds:times:orgs; each action takes that long and uses all that it holds."""
+    body_ms, times, *orgs = argument.split(":")
+    seen: Counter[str] = Counter()
+    for _ in range(int(times)):
+        rng.shuffle(orgs)
+        for org in orgs:
+            admission = desk.arrive(desk.submit(org=org, cost_micros=10, tokens=10))
+            if isinstance(admission, Admitted):
+                time.sleep(int(body_ms) / 1000)
+                desk.finish(admission, usage=Usage(10, 10))
+                seen[f"{org} admitted"] += 1
+            else:
+                assert isinstance(admission, Denied), admission
+                seen[f"{org} {admission.rule}"] += 1
     return seen
 
 
@@ -186,7 +225,7 @@ def pending(desk: Desk) -> bool:
 JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
     job.__name__: job
     for job in (
-        *(spend, take, same_messages, same_commands, decisions),
+        *(spend, take, charge, churn, same_messages, same_commands, decisions),
         *(deliver, exhaust, engage, escalations, last_moment, votes),
     )
 }

@@ -11,9 +11,15 @@ from celery import Celery
 
 import beat_schedule
 from acp_tasks import current_run
-from tests.support import moved_clock
+from tests.support import moved_clock, spans_file
 
 moved_clock.install()
+if "SHOP_SPANS" in os.environ:
+    spans_file.install(os.environ["SHOP_SPANS"])
+# A second for each, so that a test does not wait for them; unless it measures them as they are shipped.
+TICKS = {name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()}
+if os.environ.get("SHOP_BEAT") == "shipped":
+    TICKS = beat_schedule.SCHEDULE
 app = Celery("shop", task_cls="acp_tasks:GovernedTask")
 app.conf.update(
     broker_url=os.environ["ACP_BROKER_URL"],
@@ -38,16 +44,14 @@ app.conf.update(
         "socket_timeout": 5,
         "socket_connect_timeout": 5,
     },
-    beat_schedule={name: {**entry, "schedule": 1.0, "args": (1.0,)} for name, entry in beat_schedule.SCHEDULE.items()},
+    beat_schedule=TICKS,
 )
 
 
 def effect(folder: str, line: str) -> None:
-    """Something done to the outside world, counted by the tests."""
+    """Something done to the outside world, counted by the tests. It outlives the process, not the machine."""
     with open(Path(folder) / "effects.txt", "a") as file:
         file.write(line + "\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 @app.task(name="t.add", risk="low", idempotent=True, cost_usd="0.001")

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import pytest
 from celery import chain, chord, group
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from celery.exceptions import QueueNotFound, SoftTimeLimitExceeded, TimeLimitExceeded
 
 from governance.errors import ActionDenied, ResultNotJson
 from tests.support.fleet import Shop, eventually, failure
@@ -31,6 +32,28 @@ def test_a_repeated_command_in_a_canvas_gives_the_first_result_under_its_own_id(
     )
     assert repeated.apply_async().get(timeout=WAIT_S) == 12
     assert len(shop.gov.store.read("SELECT 1 FROM actions WHERE command_id = 'sum-5-5'", {})) == 1
+
+
+def test_a_repeat_in_a_canvas_is_told_when_the_first_ends_without_any_message(shop: Shop) -> None:
+    first = shop.tasks.ask.apply_async(("c7", 7), command_id="ask-7")
+    parked(shop, first.id)
+    again = shop.tasks.ask.s("c7", 7).set(command_id="ask-7")
+    outcome: Any = chord([again, shop.tasks.add.s(1, 1)], shop.tasks.total.s()).apply_async()
+    eventually(
+        lambda: shop.gov.store.read("SELECT 1 FROM echoes WHERE published_us IS NULL", {}), "its message is gone"
+    )
+    shop.approve(first.id)
+    assert outcome.get(timeout=WAIT_S) == 9
+    assert first.get(timeout=WAIT_S) == 7
+    assert shop.gov.store.read("SELECT 1 FROM echoes", {}) == []
+
+
+def test_a_message_that_celery_refuses_leaves_nothing_behind(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shop.tasks.app.amqp.queues, "create_missing", False)
+    with pytest.raises(QueueNotFound, match="nowhere"):
+        shop.tasks.add.apply_async((1, 1), command_id="lost-1", queue="nowhere")
+    found = shop.gov.store.read("SELECT state, rule FROM actions WHERE command_id = 'lost-1'", {})
+    assert [tuple(row) for row in found] == [("cancelled", "not-publishable")]
 
 
 def test_a_denial_is_the_failure(shop: Shop) -> None:

@@ -21,7 +21,7 @@ def test_the_brief_has_everything_a_decision_needs(terminal: Terminal, desk: Des
     assert shown["what"]["summary"] == 'runs case.refund(amount_usd="5.00", case_id="c1") on "customer_case:c1"'
     assert shown["what"]["arguments"] == {"args": [], "kwargs": {"case_id": "c1", "amount_usd": "5.00"}}
     assert shown["what"]["digest"] == made.digest
-    assert shown["why"] == {"rule": "two-leads", "reason": "money leaves"}
+    assert shown["why"] == {"rule": "two-leads", "reason": "money leaves", "policy_changed": False}
     assert {name: value for name, value in shown["who"].items() if name != "session_id"} == {
         "agent_id": "desk-1",
         "user": "u1",

@@ -35,6 +35,8 @@ def test_edited_arguments_are_what_runs(terminal: Terminal, desk: Desk) -> None:
 
     path = terminal.folder / "arguments.json"
     path.write_text('[["c3", "3.00"], {}]')
+    stale = terminal.acp(*approve, "--edit", f"@{path}", "--digest", made.digest[:12], by="bob")
+    assert (stale.code, stale.json["error"]) == (1, "StateConflict"), "an edit of what is there no more"
     second = terminal.acp(*approve, "--edit", f"@{path}", by="bob")
     assert second.json["decisions"][0]["missing"] == 1, "an approval of other arguments does not count any more"
     unseen = terminal.acp(*approve, by="ann")

@@ -40,12 +40,15 @@ def test_a_grant_stands_for_later_actions_and_is_revoked(terminal: Terminal, des
     assert audit.verify(desk.gov).problems == ()
 
 
-def test_the_vote_that_releases_gives_the_grant(terminal: Terminal, desk: Desk) -> None:
+def test_a_grant_is_given_when_everybody_asks_for_it(terminal: Terminal, desk: Desk) -> None:
     for name in LEADS:
         terminal.enroll(name, "approver:team-lead")
     made = action(desk, "case.refund")
     words = ("approvals", "approve", made.action_id, "--reason", "ok", "--for-session")
-    assert "no grant was given" in terminal.acp(*words, by="ann").out
+    assert "everybody whose approval is wanted has to ask for the same" in terminal.acp(*words, by="ann").out
+    more = terminal.acp(*words, "--max-uses", "9", by="bob")
+    assert (more.code, "ann asked for a grant for the session" in more.err) == (2, True), more.err
+    assert ", with a grant for the session: ok" in terminal.acp("approvals", "show", made.action_id).out
     assert "stands for later actions" in terminal.acp(*words, by="bob").out
     assert desk.state(action(desk, "case.refund")) == "queued"
 

@@ -33,6 +33,11 @@ def test_a_stop_waits_and_reports_and_its_scope_is_released(shop: Shop) -> None:
     waiting = shop.lasting.sleeps.apply_async((str(shop.folder),), agent_id="rogue", countdown=60)
     eventually(lambda: f"started {running.id}" in shop.effects(), "it runs")
 
+    (busy,) = (one for one in json.loads(acp(shop, "status", "--json").stdout)["busiest"] if one["agent_id"] == "rogue")
+    session = shop.gov.store.read("SELECT session_id FROM actions WHERE id = :id", {"id": running.id})[0][0]
+    assert (busy["stream"], busy["session_id"], busy["running"], busy["waiting"]) == ("default", session, 1, 1)
+    assert any(line.split()[:1] == ["rogue"] for line in acp(shop, "status").stdout.splitlines())
+
     stopped = acp(shop, "stop", "--agent", "rogue", "--reason", "it went wild", token=token)
 
     assert stopped.returncode == 0, stopped.stderr

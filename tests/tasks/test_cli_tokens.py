@@ -79,3 +79,22 @@ def test_every_decision_stop_and_release_says_whose_token_it_was(terminal: Termi
     events = terminal.acp("events", "tail", "--json").lines
     told = {event["kind"]: event["actor"] for event in events if event["kind"].startswith("switch.")}
     assert told == {"switch.engaged": "principal:olga", "switch.released": "principal:olga"}
+
+
+def test_a_token_that_is_revoked_between_look_and_decision_decides_nothing(terminal: Terminal) -> None:
+    made = terminal.acp("tokens", "create", "ann", "--role", "approver", "--role", "operator", "--json").json
+    listed = {line["principal"]: line for line in terminal.acp("tokens", "list", "--json").json["tokens"]}
+    assert (listed["ann"]["state"], listed["ann"]["roles"]) == ("live", ["approver", "operator"])
+    assert made["token"].rpartition("_")[2] not in terminal.acp("tokens", "list").out
+    terminal.tokens["ann"] = made["token"]
+    stop = ("stop", "--agent", "a1", "--reason", "no", "--no-wait")
+    stopped = terminal.acp(*stop, "--json", by="ann")
+    assert stopped.code == 0, stopped.err
+    assert terminal.acp("tokens", "revoke", listed["ann"]["id"], by="ann").code == 3, "an admin does that"
+    assert terminal.acp("tokens", "revoke", listed["ann"]["id"]).code == 0
+    for words in (stop, ("release", "--agent", "a1", "--reason", "safe"), ("approvals", "deny", "t", "--reason", "no")):
+        ran = terminal.acp(*words, by="ann")
+        assert (ran.code, "revoked" in ran.err) == (3, True), ran.err
+    assert len(terminal.acp("status", "--json").json["switches"]) == 1
+    again = terminal.acp("tokens", "revoke", listed["ann"]["id"])
+    assert (again.code, "acp tokens list" in again.err) == (1, True), again.err

@@ -190,7 +190,9 @@ def test_the_hold_bounds_what_is_sent_and_a_budget_without_room_refuses(
 
 def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any, model: ScriptedModel) -> None:
     before = len(model.requests)
-    limited = modelling.asks.apply_async(("!fail 429 2 0.1\n!say at last",), stream="try")
+    # Of its own for each database: how often a conversation has failed is counted.
+    asked = f"{shop.folder.name}\n!fail 429 2 0.1\n!say at last"
+    limited = modelling.asks.apply_async((asked,), stream="try")
     assert limited.get(timeout=20) == "at last"
     assert len(model.requests) == before + 3
     assert len(calls(shop, limited.id)) == 1
@@ -200,7 +202,9 @@ def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any
     assert isinstance(problem, ModelCallFailed)
     assert "500 in 4 tries" in problem.problem
     assert len(model.requests) == before + 7
-    assert calls(shop, broken.id) == []
+    assert (calls(shop, broken.id), flags(shop, broken.id)) == ([], set())
+    (call,) = calls(shop, limited.id)
+    assert account(shop, "try", "tokens") == (call["tokens_input"] + call["tokens_output"], 0)
 
     cut = modelling.asks.apply_async(("!cut 0",), {"max_tokens": 40}, stream="cut")
     assert isinstance(failure(cut), ModelCallFailed)
@@ -253,7 +257,7 @@ def test_a_run_that_is_killed_in_a_call_is_charged_its_whole_hold(
     child = shop.gov.store.read("SELECT lease_child FROM actions WHERE id = :id", {"id": killed.id})[0][0]
     os.kill(int(child), signal.SIGKILL)
     assert killed.get(timeout=30)
-    assert flags(shop, killed.id) == {("cost_micros", "expire", "unreported"), ("tokens", "expire", "unreported")}
+    assert flags(shop, killed.id) == {(unit, "expire", "unreported") for unit in ("actions", "cost_micros", "tokens")}
     (call,) = calls(shop, killed.id)
     assert call["attempt"] == 2
     assert account(shop, "killed", "tokens") == (500 + 15 + 20, 0)

@@ -87,7 +87,7 @@ def test_every_kind_of_body_stops_and_other_work_goes_on(shop: Shop) -> None:
     }
     assert report.still_running == 0
     assert report.last_stop_ms is not None
-    assert report.last_stop_ms < 5000
+    assert report.last_stop_ms < 10_000, "nobody was left to the end of the grace"
     assert len(report.acknowledged) == 2
     assert report.silent == ()
     assert report.cancelled == len(queued)

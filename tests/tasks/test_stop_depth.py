@@ -66,7 +66,7 @@ def test_a_stop_reaches_what_the_action_calls_directly(shop: Shop) -> None:
     (one,) = report.ended
     assert one.state == "cancelled"
     assert one.after_ms is not None
-    assert one.after_ms < 3000
+    assert one.after_ms < 10_000, "it was not left to the end of the grace"
     assert any(line.startswith("cleaned") for line in shop.effects())
 
 
@@ -94,7 +94,7 @@ def test_whatever_a_body_is_made_of_it_ends_cancelled(shop: Shop, kind: str) -> 
     report = halt(shop, Scope.ACTION, sent.id, 10)
     assert [one.state for one in report.ended] == ["cancelled"]
     assert report.last_stop_ms is not None
-    assert report.last_stop_ms < 5000
+    assert report.last_stop_ms < 10_000
     assert isinstance(failure(sent), ActionCancelled)
     assert (f"cleaned {sent.id}" in shop.effects()) == (kind == "awaits")
     assert audit.verify(shop.gov).problems == ()

@@ -28,6 +28,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Every finding, as soon as it is known."""
     yield _state_dir(settings)
     yield _policy(settings)
+    yield _signing(settings)
     try:
         revision = database.check_at(settings.store_url)
         # Without the policy: one that is refused says nothing about the fleet.
@@ -88,6 +89,16 @@ def _policy(settings: Settings) -> Finding:
     except GovernanceError as problem:
         return failed("policy", problem)
     return Finding("policy", Status.OK, f"{settings.policy}: {len(policy.rules)} rules, {policy.hash[:12]}")
+
+
+def _signing(settings: Settings) -> Finding:
+    keys = list(settings.signing_secrets)
+    if not keys:
+        return Finding(
+            "signing", Status.OK, "not asked for (ACP_SIGNING_KEYS is not set): whoever publishes is believed"
+        )
+    others = f", {', '.join(keys[1:])} {'is' if len(keys) == 2 else 'are'} known besides" if keys[1:] else ""
+    return Finding("signing", Status.OK, f"this process signs with {keys[0]}{others}; what is not signed is refused")
 
 
 def _alerts(settings: Settings) -> Finding:

@@ -4,7 +4,7 @@ Events and entries are append-only: triggers (`governance.store.guards`) refuse 
 no anchor stands for.
 """
 
-from governance.store.schema import decisions, fleet, ledger, models, trail, work
+from governance.store.schema import decisions, fleet, identity, ledger, models, trail, work
 from governance.store.schema.base import metadata
 
-__all__ = ["decisions", "fleet", "ledger", "metadata", "models", "trail", "work"]
+__all__ = ["decisions", "fleet", "identity", "ledger", "metadata", "models", "trail", "work"]

@@ -40,6 +40,13 @@ tickets = Table(
 _pending = text("state = 'pending'")
 Index("uq_tickets_asked", tickets.c.action_id, unique=True, postgresql_where=_pending, sqlite_where=_pending)
 Index("ix_tickets_pending", tickets.c.due_us, postgresql_where=_pending, sqlite_where=_pending)
+Index(
+    "ix_tickets_expiring",
+    tickets.c.expires_us,
+    tickets.c.id,
+    postgresql_where=_pending,
+    sqlite_where=_pending,
+)
 Index("ix_tickets_oldest", tickets.c.requested_us, postgresql_where=_pending, sqlite_where=_pending)
 _untold = text("told_step < step")
 _decided = text("decided_us IS NOT NULL")

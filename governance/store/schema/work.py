@@ -90,6 +90,8 @@ actions = Table(
     Column("user", Text),
     Column("team", Text),
     Column("org", Text),
+    Column("filled", Text),  # parts of the identity that the directory said and the caller did not, by comma
+    Column("signature", Text),  # of whoever submitted it, see governance.core.signing; null: unsigned
     Column("risk", Text, nullable=False),
     Column("resource", Text),
     Column("model", Text),
@@ -153,6 +155,18 @@ Index(
     actions.c.created_us,
     postgresql_where=_unpublished,
     sqlite_where=_unpublished,
+)
+
+# A message whose command_id made another action: it waits for that one's outcome. Deleted when it is told.
+echoes = Table(
+    "echoes",
+    metadata,
+    Column("id", Text, primary_key=True),  # the Celery task id that somebody waits for
+    Column("first_id", Text, nullable=False),  # the action that the command_id made
+    Column("message", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("published_us", BigInteger),  # of the last message; null: publish when the first action has ended
+    Column("publish_count", Integer, nullable=False),
 )
 
 checkpoints = Table(

@@ -5,8 +5,8 @@ import sqlalchemy as sa
 from alembic import op
 from governance.store import epochs, guards
 
-revision = '0009'
-down_revision = '0008'
+revision = '0010'
+down_revision = '0009'
 branch_labels = None
 depends_on = None
 
@@ -52,9 +52,10 @@ def upgrade() -> None:
         batch_op.create_check_constraint(op.f('ck_entries_two_phases'), "CASE WHEN kind IN ('hold', 'top_up') THEN held_delta >= 0 AND posted_delta = 0 ELSE held_delta <= 0 END")
     op.create_index('uq_entries_closing', 'entries', ['action_id', 'attempt', 'account_id'], unique=True, postgresql_where=closing, sqlite_where=closing)
     if op.get_bind().dialect.name == 'postgresql':
-        op.execute(epochs.SWITCH_EPOCH)
+        for statement in (epochs.SWITCH_EPOCH, *guards.BUDGETS_POSTGRESQL):
+            op.execute(statement)
     else:
         # A table that is made anew has lost its triggers.
-        for statement in (*guards.SQLITE, *guards.PRUNING_SQLITE):
-            if statement.startswith('CREATE TRIGGER entries_fixed') or (statement.startswith('CREATE TRIGGER entries_kept') and 'anchors' in statement):
-                op.execute(statement)
+        fixed = [statement for statement in guards.SQLITE if 'TRIGGER entries_fixed' in statement]
+        for statement in (*fixed, *guards.BUDGETS_SQLITE):
+            op.execute(statement)

@@ -1,0 +1,170 @@
+"""The books of budgets: what vanishes is charged, thresholds are told, what does not agree is found, the old goes."""
+
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from governance.core.alerts import Thresholds
+from governance.core.instants import SECOND_US
+from governance.core.ledger import Usage
+from governance.errors import CommandConflict, InvalidOption
+from governance.operations import audit, budgets, heartbeat, recover, retention
+from governance.operations.alerts import list_alerts, watch
+from governance.operations.answers import Admitted
+from governance.operations.reconcile import reconcile
+from governance.operations.top_up import NoRoom, ToppedUp, top_up
+from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
+from governance.store import ledger
+from tests.support.charged import BUDGETS, DAY_S, accounts, ask, clock, told
+from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
+
+
+@pytest.fixture
+def desk(database_url: str) -> Iterator[Desk]:
+    gov = make_governance(database_url, policy=POLICY + BUDGETS)
+    yield Desk(gov)
+    gov.store.close()
+
+
+def test_an_attempt_that_vanishes_charges_its_whole_hold_to_every_budget(desk: Desk) -> None:
+    heartbeat.register(desk.gov, LEASE.worker_id, 1)
+    run = ask(desk, user="ann", org="acme", cost_micros=4000, tokens=10)
+    assert isinstance(top_up(desk.gov, run.ref, run.holds, 1000, 20), ToppedUp)
+    short = top_up(desk.gov, run.ref, run.holds, 9000, 0)
+    assert isinstance(short, NoRoom)
+    assert short.account.id.startswith("budget:each-user:daily:user=ann:")
+    recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
+    assert {name: (posted, held) for name, (_, posted, held) in accounts(desk).items()} == {
+        "each-user:daily:user=ann cost_micros": (5000, 0),
+        "each-user:daily:user=ann tokens": (30, 0),
+        "org-week:weekly:org=acme cost_micros": (5000, 0),
+    }
+    flags = desk.gov.store.read("SELECT flag FROM entries WHERE kind = 'expire' AND account_id LIKE 'budget:%'", {})
+    assert [row[0] for row in flags] == ["unreported"] * 3
+    assert reconcile(desk.gov).findings == ()
+
+
+def test_thresholds_are_told_once_for_each_account_and_percent(desk: Desk) -> None:
+    thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
+    for cost in (3000, 3000):
+        assert isinstance(ask(desk, user="ann", cost_micros=cost), Admitted)
+    (first,) = watch(desk.gov, thresholds).raised
+    assert first.endswith(":cost_micros:50")
+    assert watch(desk.gov, thresholds).raised == ()
+    assert isinstance(ask(desk, user="ann", cost_micros=2000), Admitted)
+    assert len(watch(desk.gov, thresholds).raised) == 1
+    assert [(said["percent"], said["budget"], said["who"]) for said in told(desk, "budget.threshold")] == [
+        (50, "each-user", "user=ann"),
+        (80, "each-user", "user=ann"),
+    ]
+    assert [line.kind for line in list_alerts(desk.gov, standing_only=False, limit=9)] == ["budget.burn"] * 2
+
+
+def test_reconcile_finds_what_does_not_agree(desk: Desk) -> None:
+    run = ask(desk, user="ann", org="acme", cost_micros=4000, tokens=10)
+    until_us = clock(desk).now_us() + SECOND_US
+    budgets.raise_budget(desk.gov, "org-week", until_us=until_us, reason="x", by=ANN, cost_micros=5)
+    budgets.set_budget(
+        desk.gov, "set", {"identity": {"user": "ann"}, "period": "daily", "max_tokens": 5}, by=ANN, reason="x"
+    )
+    assert isinstance(ask(desk, user="ann"), Admitted)
+    assert reconcile(desk.gov).findings == ()
+    for statement, about in (
+        (
+            "UPDATE accounts SET posted = posted + 1 WHERE scope_id = :id AND unit = 'tokens'",
+            "each-user:daily:user=ann",
+        ),
+        ("UPDATE accounts SET raised = 0 WHERE scope_id = :id", "org-week:weekly:org=acme"),
+        ("UPDATE accounts SET limit_amount = 9 WHERE scope_id = :id", "set:daily:user=ann"),
+        ("UPDATE actions SET state = 'failed', lease_worker = NULL WHERE id = :id", run.ref.id),
+    ):
+        desk.gov.store.run(statement, {"id": about})
+    found = "\n".join(reconcile(desk.gov).findings)
+    for words in (
+        "its entries sum to 10 and 0",
+        "raises that last add up to 5",
+        "limit 9, it was set to 5",
+        "does not run",
+    ):
+        assert words in found
+    assert not reconcile(desk.gov).ok
+
+
+def test_usage_outside_of_actions_is_checked_and_recorded_once(desk: Desk) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    who: dict[str, Any] = {"user": "ann", "org": "acme"}
+    assert tracker.check_budget(**who, cost_micros=10_000) == HasRoom(("each-user", "org-week"))
+    short = tracker.check_budget(**who, cost_micros=10_001)
+    assert isinstance(short, HasNoRoom)
+    assert short.rule == "budget:each-user"
+    assert "needs 10001" in short.reason
+    first = tracker.record_usage(**who, cost_micros=4000, tokens=7, command_id="c1")
+    assert first == UsageRecorded(("each-user", "org-week"), ())
+    assert tracker.record_usage(**who, cost_micros=4000, tokens=7, command_id="c1").repeated
+    with pytest.raises(CommandConflict):
+        tracker.record_usage(**who, cost_micros=4001, tokens=7, command_id="c1")
+    # More than was left: it was used, so it counts, and the answer says so.
+    assert tracker.record_usage(**who, cost_micros=9000).exhausted == ("each-user",)
+    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 13_000, 0)
+    assert accounts(desk)["org-week:weekly:org=acme cost_micros"] == (30_000, 13_000, 0)
+    assert ask(desk, user="ann", cost_micros=1).rule == "budget:each-user"
+    assert [said["outcome"] for said in told(desk, "budget.exhausted")] == ["recorded", "denied"]
+    with pytest.raises(InvalidOption):
+        tracker.record_usage(**who, tokens=-1)
+    assert tracker.check_budget(user=None) == HasRoom(())
+    assert reconcile(desk.gov).findings == ()
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
+    for _ in range(3):
+        desk.finish(ask(desk, user="ann", tokens=5), usage=Usage(0, 5))
+    running = ask(desk, user="bob", tokens=5)
+    clock(desk).pass_s(40 * DAY_S)
+    desk.finish(ask(desk, user="ann", tokens=5), usage=Usage(0, 5))
+    with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
+        desk.gov.store.run("DELETE FROM entries WHERE account_id LIKE 'budget:%'", {})
+    pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+    assert pruned.accounts == 2, "bob's still holds"
+    left = desk.gov.store.read(
+        "SELECT count(*) FROM entries WHERE account_id LIKE :one",
+        {"one": "budget:each-user:daily:user=ann:2027-01-15%"},
+    )
+    assert left[0][0] == 0
+    posted = desk.gov.store.read("SELECT posted FROM accounts WHERE unit = 'tokens' AND pruned_us IS NOT NULL", {})
+    assert [row[0] for row in posted] == [15]
+    assert len(told(desk, "budget.summed_up")) == 2
+    desk.finish(running)
+    assert audit.verify(desk.gov).problems == ()
+    assert reconcile(desk.gov).findings == ()
+
+
+def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> None:
+    config = {"identity": {"org": "acme"}, "period": "monthly", "max_tokens": 90, "stripes": 3}
+    budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
+    run = ask(desk, org="acme", tokens=20)
+    # More than the stripe's own share, and no more than the budget has.
+    more = top_up(desk.gov, run.ref, run.holds, 0, 60)
+    assert isinstance(more, ToppedUp)
+    assert isinstance(top_up(desk.gov, run.ref, more.holds, 0, 11), NoRoom)
+    assert reconcile(desk.gov).findings == ()
+    until_us = clock(desk).now_us() + SECOND_US
+    budgets.raise_budget(desk.gov, "striped", until_us=until_us, reason="x", by=ANN, tokens=30)
+    more = top_up(desk.gov, run.ref, more.holds, 0, 40)
+    assert isinstance(more, ToppedUp)
+    (striped,) = (
+        one for one in ledger.accounts(desk.gov.store, [hold.account_id for hold in more.holds]) if one.limit == 120
+    )
+    assert (striped.held, striped.left) == (120, 0)
+    desk.finish(replace(run, holds=more.holds), usage=Usage(0, 100))
+    assert TokenBudgetTracker(desk.gov).record_usage(org="acme", tokens=25).exhausted == ("striped",)
+    clock(desk).at_us = until_us
+    assert ask(desk, org="acme", tokens=1).rule == "budget:striped"
+    (striped,) = ledger.accounts(desk.gov.store, [striped.id])
+    assert (striped.limit, striped.posted, striped.held) == (90, 125, 0)
+    assert reconcile(desk.gov).findings == ()
+    assert audit.verify(desk.gov).problems == ()

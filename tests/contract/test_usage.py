@@ -1,0 +1,98 @@
+"""Usage is what the ledger posted, by whom; limits are compared with what their windows used."""
+
+from typing import Any
+
+from governance.core.events import Event
+from governance.core.ledger import Unit, Usage
+from governance.core.rollups import HOUR_US
+from governance.core.trends import Span
+from governance.core.usage import By, Fit, Used, Window, judge
+from governance.operations import audit
+from governance.operations.directory import load
+from governance.operations.rollups import roll_up
+from governance.operations.usage import fits, used
+from governance.store.events import append_in
+from tests.contract.test_identity import FIRST
+from tests.support.governed import ANN, Desk, ManualClock
+
+
+def clock(desk: Desk) -> ManualClock:
+    assert isinstance(desk.gov.clock, ManualClock)
+    return desk.gov.clock
+
+
+def work(desk: Desk, cost: int, tokens: int, **who: Any) -> None:
+    desk.finish(desk.admitted(desk.submit(**who)), usage=Usage(cost, tokens))
+
+
+def test_usage_is_added_up_by_whom_it_was_charged_to(desk: Desk) -> None:
+    load(desk.gov, FIRST, by=ANN)
+    work(desk, 999, 9, user="u1", agent_id="a1", model="gpt-x")
+    clock(desk).pass_s(3 * 3600)
+    work(desk, 400, 4, user="u1", agent_id="a1", model="gpt-x")
+    work(desk, 100, 1, user="u2", stream="small")
+    work(desk, 50, 0)
+    # Held and never run: nothing was used.
+    desk.admitted(desk.submit(user="u1"))
+    hour = used(desk.gov, By.ORG, Span.HOUR)
+    assert hour.lines == (Used("o1", 1, 4, 400), Used("o2", 1, 1, 100), Used(None, 1, 0, 50))
+    assert used(desk.gov, By.USER, Span.DAY).lines[0] == Used("u1", 2, 13, 1399)
+    for by, name in ((By.TEAM, "t1"), (By.AGENT, "a1"), (By.MODEL, "gpt-x")):
+        assert used(desk.gov, by, Span.WEEK).lines[0] == Used(name, 2, 13, 1399)
+    assert {line.name for line in used(desk.gov, By.STREAM, Span.MONTH).lines} == {"default", "small"}
+
+
+def test_limits_are_compared_with_what_their_windows_used(desk: Desk) -> None:
+    for _ in range(3):
+        work(desk, 33_000, 400, stream="small")
+        work(desk, 33_000, 400, stream="small")
+        work(desk, 33_000, 100, stream="small")
+        clock(desk).pass_s(3600)
+    report = fits(desk.gov, Span.WEEK)
+    assert [(one.budget, one.unit, one.fit, one.windows, one.peak, one.full) for one in report.limits] == [
+        ("session:small", Unit.COST, Fit.TIGHT, 3, 99_000, 3),
+        ("session:small", Unit.TOKENS, Fit.FITS, 3, 900, 0),
+        ("session:small", Unit.ACTIONS, Fit.FITS, 3, 3, 0),
+    ]
+    assert report.limits[0].advice.startswith("3 of 3 windows were used up")
+
+
+def test_a_limit_is_judged_by_its_windows_whatever_its_scope() -> None:
+    start_us = 1_800_000_000_000_000
+    budget = "budget:acme-day:o1:2027-01-15T08:00:00Z:tokens"
+
+    def window(posted: int, limit: int = 100) -> Window:
+        return Window(budget, "budget", Unit.TOKENS, start_us, limit, posted, 0)
+
+    (judged,) = judge([window(3), window(8)])
+    assert (judged.budget, judged.fit, judged.mean, judged.peak_percent) == ("budget:acme-day:o1", Fit.LOOSE, 5, 8)
+    assert judged.advice == "10 would have been enough: it stops a runaway late"
+    assert judge([window(0)])[0].fit is Fit.UNUSED
+    assert judge([window(0, limit=0)])[0].fit is Fit.TIGHT
+
+
+def test_exhausted_budgets_and_denied_models_are_counted_by_whom_they_are_about(desk: Desk) -> None:
+    desk.submit()
+    session_id = desk.gov.store.read("SELECT session_id FROM actions", {})[0][0]
+    about = {"user": "u1", "org": "o1", "model": "gpt-x"}
+    with desk.gov.store.transaction() as connection:
+        for kind, more in (("budget.exhausted", {"budget": "b1"}), ("budget.exhausted", {}), ("model.denied", {})):
+            now_us = clock(desk).now_us()
+            append_in(connection, Event(session_id, kind, "governance", now_us, payload={**about, **more}))
+    clock(desk).at_us += HOUR_US - clock(desk).at_us % HOUR_US + 60_000_000
+    audit.seal(desk.gov)
+    roll_up(desk.gov)
+    found = desk.gov.store.read(
+        "SELECT figure, label, value FROM rollups WHERE figure IN ('overdrawn', 'model_denied') ORDER BY 1, 2", {}
+    )
+    assert [tuple(row) for row in found] == [
+        ("model_denied", "all", 1),
+        ("model_denied", "model gpt-x", 1),
+        ("model_denied", "org o1", 1),
+        ("model_denied", "user u1", 1),
+        ("overdrawn", "all", 2),
+        ("overdrawn", "budget b1", 1),
+        ("overdrawn", "model gpt-x", 2),
+        ("overdrawn", "org o1", 2),
+        ("overdrawn", "user u1", 2),
+    ]
