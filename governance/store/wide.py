@@ -29,17 +29,13 @@ _QUEUEING_S = 0.005
 _NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
 # Of each account one stripe with room. A row that lost its room in this moment stays locked although it is passed over:
 # so whoever takes what is free waits for nothing, and whoever waits goes by number, as everybody does who waits.
-_STRIPES = """stripes AS MATERIALIZED (SELECT wanted.account, wanted.amount, one.id, one.stripe
-    FROM fitting, (SELECT account, amount FROM unnest(CAST(:w_ids AS text[]), CAST(:w_amounts AS bigint[]))
-        AS w(account, amount) ORDER BY account) AS wanted,
-    LATERAL (SELECT a.id, a.stripe FROM accounts a WHERE fitting.yes = 1 AND a.account = wanted.account
-        AND (a.limit_amount IS NULL OR a.posted + a.held + wanted.amount <= a.limit_amount) {which}
-        LIMIT 1) AS one)"""
+_STRIPE = """stripe_{n} AS MATERIALIZED (SELECT a.account, CAST(:w_amount_{n} AS bigint) AS amount, a.id, a.stripe
+    FROM fitting, accounts a WHERE a.account = :w_id_{n}
+        AND (a.limit_amount IS NULL OR a.posted + a.held + :w_amount_{n} <= a.limit_amount) {which}
+    LIMIT 1)"""
 # Every connection begins at a stripe of its own.
-_FREE = _STRIPES.format(which="ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED")
-_AWAITED = _STRIPES.format(
-    which="AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
-)
+_FREE = "ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED"
+_AWAITED = "AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
 # All stripes of an account on one of which more is posted than was held: their shares will be moved.
 _SETTLING = "WHERE a.id = ANY(CAST(:c_ids AS text[])) OR a.account = ANY(CAST(:c_levelled AS text[]))"
 
@@ -67,14 +63,16 @@ Written: TypeAlias = Taken | Short | Moved
 
 
 def apply_wide(store: Store, change: Change, *, awaited: bool = False) -> Written:
-    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for.
+    """In autocommit. Where writers queue for a hot row, its lock is not held while the disk is waited for.
 
     `awaited`: all stripes were locked when it was tried before, so it waits for one.
     """
     if _over_held(change):
         with store.transaction() as connection:
             return apply_wide_in(connection, change)
-    release_early = store.queueing and bool(change.holds or change.closings)
+    # Nobody queues for a stripe: a second commit would only cost.
+    hot = any(hold.stripes == 1 for hold in change.holds) or any(c.stripes == 1 for c in change.closings)
+    release_early = store.queueing and hot
     sql, values = _wide(change, awaited=awaited)
     began_s = time.monotonic()
     found = store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values)
@@ -118,7 +116,7 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
     sql = _wide_sql(
         tuple(change.columns),
         kind,
-        (bool(plain), bool(striped)),
+        (bool(plain), len(striped)),
         (bool(change.closings), over_held),
         awaited,
         change.grant is not None,
@@ -127,8 +125,8 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
     values = change_values(change)
     if plain:
         values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
-    if striped:
-        values |= {"w_ids": [hold.account_id for hold in striped], "w_amounts": [hold.amount for hold in striped]}
+    for number, hold in enumerate(sorted(striped, key=lambda hold: hold.account_id)):
+        values |= {f"w_id_{number}": hold.account_id, f"w_amount_{number}": hold.amount}
     if change.closings:
         values |= {
             "c_ids": [row_id(closing.account_id, closing.stripe) for closing in change.closings],
@@ -146,7 +144,7 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
 def _wide_sql(
     columns: tuple[str, ...],
     ticket: str,
-    holds: tuple[bool, bool],
+    holds: tuple[bool, int],
     closings: tuple[bool, bool],
     awaited: bool,
     grant: bool,
@@ -154,7 +152,8 @@ def _wide_sql(
 ) -> str:
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
 
-    `holds`: on plain accounts, on striped ones. `closings`: any, and any that posts more than was held on a stripe.
+    `holds`: whether on plain accounts, on how many striped ones. `closings`: any, and any that posts more than was
+    held on a stripe.
     """
     (plain, striped), (closing, over_held) = holds, closings
     parts = [
@@ -191,8 +190,13 @@ def _wide_sql(
     if striped:
         # Nothing that is waited for comes after a stripe: it is taken only once everything else is locked and fits.
         parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
-        parts.append(_AWAITED if awaited else _FREE)
-        passed.append("(SELECT count(*) FROM stripes) = cardinality(CAST(:w_ids AS text[]))")
+        # One account after the other, and not as an array: for that, PostgreSQL would plan anew at every execution.
+        parts += [_STRIPE.format(n=number, which=_AWAITED if awaited else _FREE) for number in range(striped)]
+        found = " UNION ALL ".join(
+            f"SELECT account, amount, id, stripe FROM stripe_{number}" for number in range(striped)
+        )
+        parts.append(f"stripes AS MATERIALIZED ({found})")
+        passed.append(f"(SELECT count(*) FROM stripes) = {striped}")
     if epoch:
         passed.append("switch_epoch() = :g_epoch")
     parts.append(f"passed AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
@@ -203,7 +207,7 @@ def _wide_sql(
     if ticket == "open":
         parts.append(f"ticket AS (INSERT INTO tickets ({TICKET_COLUMNS}) SELECT {TICKET_PARAMETERS} FROM passed)")
     if plain or striped:
-        taken = {(True, False): "locked", (False, True): "stripes"}.get(holds)
+        taken = {(True, False): "locked", (False, True): "stripes"}.get((plain, bool(striped)))
         if taken is None:
             taken = "taken"
             parts.append("taken AS (SELECT id, amount FROM locked UNION ALL SELECT id, amount FROM stripes)")
