@@ -96,22 +96,27 @@ def _over_held(change: Change) -> list[Closing]:
 
 
 def _written(change: Change, row: Sequence[Any]) -> Written:
-    striped = [hold for hold in change.holds if hold.stripes > 1]
+    striped = _striped(change)
     if not striped:
         return Taken(change.holds) if row[0] else Moved()
-    moved, fits, accounts, stripes = row[:4]
-    taken = dict(zip(accounts or (), stripes or (), strict=True))
+    moved, fits, *stripes = row[: 2 + len(striped)]
+    taken = {hold.account_id: stripe for hold, stripe in zip(striped, stripes, strict=True) if stripe is not None}
     if moved:
         return Taken(tuple(replace(hold, stripe=taken.get(hold.account_id, 0)) for hold in change.holds))
     short = tuple(hold for hold in striped if hold.account_id not in taken)
     return Short(short) if fits and short else Moved()
 
 
+def _striped(change: Change) -> list[Hold]:
+    """The holds on striped accounts, in the order in which these are locked."""
+    return sorted((hold for hold in change.holds if hold.stripes > 1), key=lambda hold: hold.account_id)
+
+
 def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, Any]]:
     """The statement for `change`, and its values."""
     kind = {OpenTicket: "open", MoveTicket: "move"}.get(type(change.ticket), "")
     plain = [hold for hold in change.holds if hold.stripes == 1]
-    striped = [hold for hold in change.holds if hold.stripes > 1]
+    striped = _striped(change)
     over_held = bool(_over_held(change))
     sql = _wide_sql(
         tuple(change.columns),
@@ -125,7 +130,7 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
     values = change_values(change)
     if plain:
         values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
-    for number, hold in enumerate(sorted(striped, key=lambda hold: hold.account_id)):
+    for number, hold in enumerate(striped):
         values |= {f"w_id_{number}": hold.account_id, f"w_amount_{number}": hold.amount}
     if change.closings:
         values |= {
@@ -242,7 +247,6 @@ def _wide_sql(
         ]
     answer = "count(*) FROM moved"
     if striped:
-        answer = """(SELECT count(*) FROM moved), (SELECT count(*) FROM fitting),
-            (SELECT array_agg(account ORDER BY account) FROM stripes),
-            (SELECT array_agg(stripe ORDER BY account) FROM stripes)"""
+        taken_of = "".join(f", (SELECT stripe FROM stripe_{number})" for number in range(striped))
+        answer = f"(SELECT count(*) FROM moved), (SELECT count(*) FROM fitting){taken_of}"
     return f"WITH {', '.join(parts)} SELECT {answer}"
