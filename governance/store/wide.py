@@ -108,7 +108,7 @@ def _written(change: Change, row: Sequence[Any]) -> Written:
 
 
 def _striped(change: Change) -> list[Hold]:
-    """The holds on striped accounts, in the order in which these are locked."""
+    """The holds on striped accounts, in the order in which these are locked (LOCK_ORDER)."""
     return sorted((hold for hold in change.holds if hold.stripes > 1), key=lambda hold: hold.account_id)
 
 
@@ -186,7 +186,7 @@ def _wide_sql(
                 FROM {", ".join(before)}, accounts a
                 JOIN unnest(CAST(:h_ids AS text[]), CAST(:h_amounts AS bigint[])) AS wanted(id, amount)
                     ON wanted.id = a.id
-                ORDER BY a.id FOR NO KEY UPDATE OF a)"""
+                ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE OF a)"""
         )
         passed.append(
             """(SELECT count(*) = cardinality(CAST(:h_ids AS text[])) AND bool_and(
