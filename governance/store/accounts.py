@@ -24,8 +24,8 @@ from governance.store.schema.ledger import totals
 #: The accounts as a relation to select from: id, scope, scope_id, unit, window_start_us, window_end_us, limit_amount,
 #: posted, held, stripes.
 ACCOUNTS: Final = f"({totals.element})"
-#: How rows `a` are ordered wherever several are locked.
-LOCK_ORDER: Final = "a.stripes > 1, a.account, a.stripe"
+#: How rows `a` are ordered wherever several are locked on PostgreSQL: as Python sorts, whatever the collation.
+LOCK_ORDER: Final = 'a.stripes > 1, a.account COLLATE "C", a.stripe'
 
 
 def open_in(connection: Connection, account: Account, *, scope: str, scope_id: str, window: Window) -> bool:
@@ -115,7 +115,7 @@ class _Row:
 def _locked(connection: Connection, account_id: str) -> list[_Row]:
     lock = " FOR NO KEY UPDATE OF a" if connection.dialect.name == "postgresql" else ""
     sql = f"""SELECT a.id, a.stripe, a.limit_amount, a.posted + a.held FROM accounts a
-        WHERE a.account = :account ORDER BY {LOCK_ORDER}{lock}"""
+        WHERE a.account = :account ORDER BY a.stripe{lock}"""
     return [_Row(*row) for row in rows(connection, sql, {"account": account_id})]
 
 

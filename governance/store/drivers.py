@@ -70,6 +70,8 @@ def sqlite(url: URL) -> Engine:
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
         # The driver must not open transactions by itself; Store.transaction() does.
         connection.isolation_level = None
+        # PostgreSQL's name for the order of bytes, so that one statement says on both how accounts are locked.
+        connection.create_collation("C", lambda one, other: (one > other) - (one < other))
         for pragma in (
             f"busy_timeout={SQLITE_BUSY_MS}",
             "journal_mode=WAL",

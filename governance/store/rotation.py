@@ -97,11 +97,11 @@ def turn(
     opened: Event,
 ) -> bool:
     """Ends `session` where `following` begins, and opens that; False when it has ended or was turned meanwhile."""
-    lock = " FOR UPDATE" if store.is_postgresql else ""
+    mine = f"SELECT 1 FROM accounts a WHERE scope = 'session' AND scope_id = :id ORDER BY {LOCK_ORDER} FOR UPDATE"
     with store.transaction() as connection:
-        # Before the admissions are held off: they lock accounts first, too.
-        mine = f"SELECT 1 FROM accounts a WHERE scope = 'session' AND scope_id = :id ORDER BY {LOCK_ORDER}{lock}"
-        rows(connection, mine, _id(session))
+        if store.is_postgresql:
+            # Before the admissions are held off: they lock accounts first, too.
+            rows(connection, mine, _id(session))
         exclude_admissions(store, connection)
         values = {**_id(session), "end": following.window.start_us, "before": session.window.end_us}
         ended = rows(

@@ -32,17 +32,13 @@ _QUEUEING_WRITES = 8
 _NOT_YET_DURABLE = ", set_config('synchronous_commit', 'off', true)"
 # Of each account one stripe with room. A row that lost its room in this moment stays locked although it is passed over:
 # so whoever takes what is free waits for nothing, and whoever waits goes by number, as everybody does who waits.
-_STRIPES = """stripes AS MATERIALIZED (SELECT wanted.account, wanted.amount, one.id, one.stripe
-    FROM fitting, (SELECT account, amount FROM unnest(CAST(:w_ids AS text[]), CAST(:w_amounts AS bigint[]))
-        AS w(account, amount) ORDER BY account) AS wanted,
-    LATERAL (SELECT a.id, a.stripe FROM accounts a WHERE fitting.yes = 1 AND a.account = wanted.account
-        AND (a.limit_amount IS NULL OR a.posted + a.held + wanted.amount <= a.limit_amount) {which}
-        LIMIT 1) AS one)"""
+_STRIPE = """stripe_{n} AS MATERIALIZED (SELECT a.account, CAST(:w_amount_{n} AS bigint) AS amount, a.id, a.stripe
+    FROM fitting, accounts a WHERE a.account = :w_id_{n}
+        AND (a.limit_amount IS NULL OR a.posted + a.held + :w_amount_{n} <= a.limit_amount) {which}
+    LIMIT 1)"""
 # Every connection begins at a stripe of its own.
-_FREE = _STRIPES.format(which="ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED")
-_AWAITED = _STRIPES.format(
-    which="AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
-)
+_FREE = "ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED"
+_AWAITED = "AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
 # All stripes of an account on one of which more is posted than was held: their shares will be moved.
 _SETTLING = "WHERE a.id = ANY(CAST(:c_ids AS text[])) OR a.account = ANY(CAST(:c_levelled AS text[]))"
 
@@ -70,14 +66,16 @@ Written: TypeAlias = Taken | Short | Moved
 
 
 def apply_wide(store: Store, change: Change, *, awaited: bool = False) -> Written:
-    """In autocommit. Where writers queue for a hot account, its lock is not held while the disk is waited for.
+    """In autocommit. Where writers queue for a hot row, its lock is not held while the disk is waited for.
 
     `awaited`: all stripes were locked when it was tried before, so it waits for one.
     """
     if _over_held(change):
         with store.transaction() as connection:
             return apply_wide_in(connection, change)
-    release_early = store.queueing > 0 and bool(change.holds or change.closings)
+    # Nobody queues for a stripe: a second commit would only cost.
+    hot = any(hold.stripes == 1 for hold in change.holds) or any(c.stripes == 1 for c in change.closings)
+    release_early = store.queueing > 0 and hot
     sql, values = _wide(change, awaited=awaited)
     row = (store.run_then_flush(sql + _NOT_YET_DURABLE, values) if release_early else store.run(sql, values))[0]
     waited = bool(change.holds) and bool(row[1])
@@ -101,27 +99,32 @@ def _over_held(change: Change) -> list[Closing]:
 
 
 def _written(change: Change, row: Sequence[Any]) -> Written:
-    striped = [hold for hold in change.holds if hold.stripes > 1]
+    striped = _striped(change)
     if not striped:
         return Taken(change.holds) if row[0] else Moved()
-    moved, _, fits, accounts, stripes = row[:5]
-    taken = dict(zip(accounts or (), stripes or (), strict=True))
+    moved, _, fits, *stripes = row[: 3 + len(striped)]
+    taken = {hold.account_id: stripe for hold, stripe in zip(striped, stripes, strict=True) if stripe is not None}
     if moved:
         return Taken(tuple(replace(hold, stripe=taken.get(hold.account_id, 0)) for hold in change.holds))
     short = tuple(hold for hold in striped if hold.account_id not in taken)
     return Short(short) if fits and short else Moved()
 
 
+def _striped(change: Change) -> list[Hold]:
+    """The holds on striped accounts, in the order in which these are locked (LOCK_ORDER)."""
+    return sorted((hold for hold in change.holds if hold.stripes > 1), key=lambda hold: hold.account_id)
+
+
 def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, Any]]:
     """The statement for `change`, and its values."""
     kind = {OpenTicket: "open", MoveTicket: "move"}.get(type(change.ticket), "")
     plain = [hold for hold in change.holds if hold.stripes == 1]
-    striped = [hold for hold in change.holds if hold.stripes > 1]
+    striped = _striped(change)
     over_held = bool(_over_held(change))
     sql = _wide_sql(
         tuple(change.columns),
         kind,
-        (bool(plain), bool(striped)),
+        (bool(plain), len(striped)),
         (bool(change.closings), over_held),
         awaited,
         change.grant is not None,
@@ -133,8 +136,8 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
         values["h_kind"] = str(change.hold_kind)
     if plain:
         values |= {"h_ids": [hold.account_id for hold in plain], "h_amounts": [hold.amount for hold in plain]}
-    if striped:
-        values |= {"w_ids": [hold.account_id for hold in striped], "w_amounts": [hold.amount for hold in striped]}
+    for number, hold in enumerate(striped):
+        values |= {f"w_id_{number}": hold.account_id, f"w_amount_{number}": hold.amount}
     if change.closings:
         values |= {
             "c_ids": [row_id(closing.account_id, closing.stripe) for closing in change.closings],
@@ -152,7 +155,7 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
 def _wide_sql(
     columns: tuple[str, ...],
     ticket: str,
-    holds: tuple[bool, bool],
+    holds: tuple[bool, int],
     closings: tuple[bool, bool],
     awaited: bool,
     grant: bool,
@@ -161,7 +164,8 @@ def _wide_sql(
 ) -> str:
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
 
-    `holds`: on plain accounts, on striped ones. `closings`: any, and any that posts more than was held on a stripe.
+    `holds`: whether on plain accounts, on how many striped ones. `closings`: any, and any that posts more than was
+    held on a stripe.
     """
     (plain, striped), (closing, over_held) = holds, closings
     parts = [
@@ -198,8 +202,13 @@ def _wide_sql(
     if striped:
         # Nothing that is waited for comes after a stripe: it is taken only once everything else is locked and fits.
         parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
-        parts.append(_AWAITED if awaited else _FREE)
-        passed.append("(SELECT count(*) FROM stripes) = cardinality(CAST(:w_ids AS text[]))")
+        # One account after the other, and not as an array: for that, PostgreSQL would plan anew at every execution.
+        parts += [_STRIPE.format(n=number, which=_AWAITED if awaited else _FREE) for number in range(striped)]
+        found = " UNION ALL ".join(
+            f"SELECT account, amount, id, stripe FROM stripe_{number}" for number in range(striped)
+        )
+        parts.append(f"stripes AS MATERIALIZED ({found})")
+        passed.append(f"(SELECT count(*) FROM stripes) = {striped}")
     if epoch:
         passed.append("switch_epoch() = :g_epoch")
     parts.append(f"passed AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
@@ -210,7 +219,7 @@ def _wide_sql(
     if ticket == "open":
         parts.append(f"ticket AS (INSERT INTO tickets ({TICKET_COLUMNS}) SELECT {TICKET_PARAMETERS} FROM passed)")
     if plain or striped:
-        taken = {(True, False): "locked", (False, True): "stripes"}.get(holds)
+        taken = {(True, False): "locked", (False, True): "stripes"}.get((plain, bool(striped)))
         if taken is None:
             taken = "taken"
             parts.append("taken AS (SELECT id, amount FROM locked UNION ALL SELECT id, amount FROM stripes)")
@@ -249,6 +258,6 @@ def _wide_sql(
     if plain or striped:
         answer += _QUEUED
     if striped:
-        answer += """, (SELECT count(*) FROM fitting), (SELECT array_agg(account ORDER BY account) FROM stripes),
-            (SELECT array_agg(stripe ORDER BY account) FROM stripes)"""
+        taken_of = "".join(f", (SELECT stripe FROM stripe_{number})" for number in range(striped))
+        answer += f", (SELECT count(*) FROM fitting){taken_of}"
     return f"WITH {', '.join(parts)} SELECT {answer} FROM moved"

@@ -27,9 +27,7 @@ def upgrade() -> None:
             batch_op.alter_column(name, existing_type=kind, nullable=False)
         batch_op.drop_constraint(op.f(before), type_='unique')
         batch_op.create_unique_constraint(op.f(f'{before}_stripe'), ['scope', 'scope_id', 'unit', 'window_start_us', 'stripe'])
-        batch_op.create_check_constraint(op.f('ck_accounts_stripe_known'), 'stripe >= 0 AND stripe < stripes AND stripes <= 64')
-        batch_op.create_check_constraint(op.f('ck_accounts_limit_of_several'), 'account_limit IS NULL OR (stripe = 0 AND stripes > 1)')
-        batch_op.create_check_constraint(op.f('ck_accounts_named_by_account'), "id = CASE WHEN stripe = 0 THEN account WHEN stripe < 10 THEN account || '#0' || stripe ELSE account || '#' || stripe END")
+        batch_op.create_check_constraint(op.f('ck_accounts_stripe_known'), 'stripe >= 0 AND stripe < stripes AND stripes <= 64 AND (id = account) = (stripe = 0)')
         batch_op.create_foreign_key(op.f('fk_accounts_account'), 'accounts', ['account'], ['id'])
         batch_op.create_index(op.f('ix_accounts_account'), ['account'], unique=False)
     if on_sqlite:
