@@ -133,7 +133,7 @@ def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
 
 def payer_of(action: ActionRow) -> Payer:
     """The identity that an action is charged to, as it is recorded."""
-    return Payer(action.user, action.team, action.org, action.agent_id, action.stream)
+    return Payer.of(action.identity, action.agent_id, action.stream)
 
 
 def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:
