@@ -12,6 +12,7 @@ from governance.core.board import Board
 from governance.core.budgets import Charges, Payer, model_patterns
 from governance.core.changes import ActionRef, Author, Change
 from governance.core.endings import cancelled
+from governance.core.events import Event
 from governance.core.grants import UseGrant, Wanted
 from governance.core.ledger import Account, Hold, estimate
 from governance.core.models import ModelAccess, ModelGovernor
@@ -178,8 +179,14 @@ def _engage(
     gov: Governance, action: ActionRow, force: InForce, decision: core.EngageSwitch, lease: Lease, now_us: int
 ) -> None:
     by, short = Author(f"worker:{lease.worker_id}", now_us), decision.exhausted
-    told = exhausted_event(action.ref, by, short, outcome="stop", session_id=force.session.id)
+    told = _exhausted(action, by, short, outcome="stop", session_id=force.session.id)
     engage_by_budget(gov, decision.scope, decision.scope_id, short.rule, short.reason, told)
+
+
+def _exhausted(action: ActionRow, by: Author, short: core.Exhausted, *, outcome: str, session_id: str) -> Event:
+    return exhausted_event(
+        action.ref, by, short, outcome=outcome, session_id=session_id, payer=payer_of(action), model=action.model
+    )
 
 
 def _snapshot(
@@ -285,9 +292,7 @@ def _change(
     match decision:
         case core.ParkFor(exhausted=short) | core.DeferUntil(exhausted=short) | core.Refuse(exhausted=short) if short:
             assert change.event.state is not None, "a refusal is a transition"
-            told = exhausted_event(
-                action.ref, by, short, outcome=change.event.state, session_id=change.event.session_id
-            )
+            told = _exhausted(action, by, short, outcome=change.event.state, session_id=change.event.session_id)
             # A raise that comes in between has released what waited before it.
             return replace(change, echo=told, epoch=epoch)
         case _:

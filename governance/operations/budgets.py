@@ -19,6 +19,7 @@ from governance.core.changes import ActionRef, Author, Change
 from governance.core.digest import canonical_json, storable
 from governance.core.events import Event
 from governance.core.ledger import Account, Unit
+from governance.core.models import named
 from governance.core.policy import Policy
 from governance.core.principals import Principal
 from governance.core.tickets import MoveTicket, TicketState
@@ -121,8 +122,20 @@ def end_raises(gov: Governance, actor: str) -> int:
     return ended
 
 
-def exhausted_event(ref: ActionRef, by: Author, short: Exhausted, *, outcome: str, session_id: str) -> Event:
-    """What the trail says beside a refusal: which budget had no room, how it stood, and what became of the action."""
+def exhausted_event(
+    ref: ActionRef,
+    by: Author,
+    short: Exhausted,
+    *,
+    outcome: str,
+    session_id: str,
+    payer: Payer,
+    model: str | None,
+) -> Event:
+    """What the trail says beside a refusal: which budget had no room for whom, how it stood, and what became of it.
+
+    `model` is the one that was called, or else the one that the action declares.
+    """
     account = short.account
     payload: dict[str, object] = {
         "account": account.id,
@@ -133,7 +146,10 @@ def exhausted_event(ref: ActionRef, by: Author, short: Exhausted, *, outcome: st
         "wanted": short.wanted,
         "resets_us": account.resets_us,
         "outcome": outcome,
+        **named(payer),
     }
+    if model is not None:
+        payload["model"] = model
     if short.charge is not None:
         payload |= {"budget": short.charge.budget.id, "who": short.charge.who}
     return Event(session_id, "budget.exhausted", by.actor, by.at_us, ref.id, ref.attempt, payload=payload)

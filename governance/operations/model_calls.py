@@ -89,13 +89,16 @@ def ask(
     return MayCall(access, prices_of(policy.models, model, input_tokens=input_tokens, at_us=now_us, api_url=api_url))
 
 
-def no_room(gov: Governance, running: Admitted, policy: Policy, short: NoRoom) -> MayNotCall | NotOwned:
+def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, short: NoRoom) -> MayNotCall | NotOwned:
     """A call did not fit into a budget: the refusal that names it. Raises StoreUnavailable."""
     ref, now_us = running.ref, gov.clock.now_us()
-    charge, _ = charges_now(gov, policy, payer_of(running.action), now_us).accounts.get(short.account.id, (None, None))
+    payer = payer_of(running.action)
+    charge, _ = charges_now(gov, policy, payer, now_us).accounts.get(short.account.id, (None, None))
     found = Exhausted(short.account, short.wanted, charge, OnExhausted.DENY)
     by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
-    told = exhausted_event(ref, by, found, outcome="model call refused", session_id=ref.session_id)
+    told = exhausted_event(
+        ref, by, found, outcome="model call refused", session_id=ref.session_id, payer=payer, model=model
+    )
     return MayNotCall(found.rule, found.reason) if events.append_owned(gov.store, told) else NotOwned()
 
 

@@ -18,6 +18,7 @@ from governance.core.digest import canonical_json
 from governance.core.events import Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
+from governance.core.models import named
 from governance.errors import CommandConflict, InvalidOption
 from governance.operations.budgets import charges_now, end_raises, open_missing
 from governance.operations.commanded import fingerprint
@@ -112,11 +113,12 @@ class TokenBudgetTracker:
         digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens)
         if (first := self._earlier(command_id, digest)) is not None:
             return first
-        charges = self._opened(Payer.of(self._charged(Identity(user, team, org)), agent_id, stream))
+        payer = Payer.of(self._charged(Identity(user, team, org)), agent_id, stream)
+        charges = self._opened(payer)
         session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
         try:
             with self._gov.store.transaction() as connection:
-                return self._posted(connection, session_id, charges, amounts, command_id, digest)
+                return self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
         except _TakenError:
             taken = self._earlier(command_id, digest)
             assert taken is not None, "it was taken"
@@ -147,6 +149,7 @@ class TokenBudgetTracker:
         self,
         connection: Connection,
         session_id: str,
+        payer: Payer,
         charges: Charges,
         amounts: dict[Unit, int],
         command_id: str | None,
@@ -166,7 +169,7 @@ class TokenBudgetTracker:
             raise _TakenError
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
-            append_in(connection, _exhausted(session_id, source, account, charges, now_us))
+            append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))
         return recorded
 
     def _earlier(self, command_id: str | None, digest: str) -> UsageRecorded | None:
@@ -187,7 +190,7 @@ def _amounts(cost_micros: int, tokens: int) -> dict[Unit, int]:
     return {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
 
 
-def _exhausted(session_id: str, source: str, account: Account, charges: Charges, now_us: int) -> Event:
+def _exhausted(session_id: str, source: str, account: Account, charges: Charges, payer: Payer, now_us: int) -> Event:
     charge, _ = charges.accounts[account.id]
     payload = {
         "budget": charge.budget.id,
@@ -199,5 +202,6 @@ def _exhausted(session_id: str, source: str, account: Account, charges: Charges,
         "held": account.held,
         "resets_us": account.resets_us,
         "outcome": "recorded",
+        **named(payer),
     }
     return Event(session_id, "budget.exhausted", source, now_us, payload=payload)

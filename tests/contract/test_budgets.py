@@ -69,6 +69,7 @@ def test_a_refusal_names_the_tightest_budget_and_holds_nothing(desk: Desk) -> No
         9000,
         "denied",
     )
+    assert (first["user"], first["org"], "model" in first) == ("ann", "acme", False), "counted by whom it is about"
     assert (first["limit"], first["posted"], first["held"]) == (30_000, 0, 27_000)
     assert second["budget"] == "each-user"
     books.assert_agree(desk.gov)
