@@ -5,7 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from acp_tasks.tracing import OpenTelemetry
+from governance import tracing
 from governance.clock import SystemClock
 from tests.support.asking import TWO_LEADS
 from tests.support.fleet import Shop
@@ -47,3 +52,15 @@ def desk(terminal: Terminal) -> Iterator[Desk]:
     terminal.enroll("root", "admin")
     yield Desk(gov)
     gov.store.close()
+
+
+@pytest.fixture
+def exporter() -> Iterator[InMemorySpanExporter]:
+    """Takes the spans of this process."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(OpenTelemetry(provider))
+    yield exporter
+    tracing.use(None)
+    provider.shutdown()
