@@ -13,7 +13,7 @@ from governance.core.identity import Identity
 from governance.core.models import ModelAccess, ModelAllowed, ModelGovernor, Tier, Whom
 from governance.core.money import usd
 from governance.core.policy import DEFAULT_STREAM, Policy, Risk
-from governance.operations.budgets import charges_now
+from governance.operations.charges import charges_now
 from governance.operations.context import Governance
 from governance.operations.directory import identity_now
 from governance.operations.switches import board_now

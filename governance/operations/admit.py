@@ -24,7 +24,7 @@ from governance.operations.answers import (
     NotSubmitted,
     Parked,
 )
-from governance.operations.budgets import charges_now, end_raises, open_missing, remember_payer
+from governance.operations.charges import charges_now, end_raises, open_missing, remember_payer
 from governance.operations.context import Governance
 from governance.operations.enactment import answer_of, change_of, exhausted
 from governance.operations.sessions import InForce, in_force

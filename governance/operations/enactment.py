@@ -12,7 +12,7 @@ from governance.core.ledger import Hold
 from governance.core.tickets import OpenTicket
 from governance.core.transitions import admitted, deferred, denied, model_denied, parked
 from governance.operations.answers import Admission, Admitted, Cancelled, Deferred, Denied, Parked
-from governance.operations.budgets import exhausted_event
+from governance.operations.charges import exhausted_event
 from governance.operations.context import Governance
 from governance.operations.sessions import InForce
 from governance.operations.switches import payer_of

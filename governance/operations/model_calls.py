@@ -20,7 +20,7 @@ from governance.core.switches import stopping
 from governance.core.transitions import model_denied
 from governance.errors import NotFound
 from governance.operations.answers import Admitted
-from governance.operations.budgets import charges_now, exhausted_event
+from governance.operations.charges import charges_now, exhausted_event
 from governance.operations.context import Governance
 from governance.operations.sessions import pinned_policy
 from governance.operations.switches import board_at, payer_of, subject_of

@@ -6,7 +6,6 @@ Only budgets are charged here: a session's account is an action's. Nothing is he
 recorded counts even when it is more than was left. Whoever can, makes an action of it instead.
 """
 
-import json
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -19,9 +18,9 @@ from governance.core.events import Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
 from governance.core.models import named
-from governance.errors import CommandConflict, InvalidOption
-from governance.operations.budgets import charges_now, end_raises, open_missing
-from governance.operations.commanded import fingerprint
+from governance.errors import InvalidOption
+from governance.operations.charges import charges_now, end_raises, open_missing
+from governance.operations.commanded import TakenError, fingerprint, first_answer
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.directory import identity_now
 from governance.operations.sessions import in_force
@@ -55,10 +54,6 @@ class UsageRecorded:
     budgets: tuple[str, ...]
     exhausted: tuple[str, ...]
     repeated: bool = False
-
-
-class _TakenError(Exception):
-    """Another caller took the command_id between our look and our claim."""
 
 
 class TokenBudgetTracker:
@@ -119,7 +114,7 @@ class TokenBudgetTracker:
         try:
             with self._gov.store.transaction() as connection:
                 return self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
-        except _TakenError:
+        except TakenError:
             taken = self._earlier(command_id, digest)
             assert taken is not None, "it was taken"
             return taken
@@ -166,20 +161,16 @@ class TokenBudgetTracker:
         )
         answer = canonical_json({"budgets": list(recorded.budgets), "exhausted": list(recorded.exhausted)})
         if command_id is not None and not commands.claim(connection, command_id, "usage", digest, answer, now_us):
-            raise _TakenError
+            raise TakenError
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
             append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))
         return recorded
 
     def _earlier(self, command_id: str | None, digest: str) -> UsageRecorded | None:
-        found = commands.find(self._gov.store, command_id) if command_id is not None else None
-        if found is None:
+        said = first_answer(self._gov, command_id, digest)
+        if said is None:
             return None
-        kind, known_digest, answer = found
-        if known_digest != digest:
-            raise CommandConflict(command_id, f"a call of kind {kind}")
-        said = json.loads(answer)
         return UsageRecorded(tuple(said["budgets"]), tuple(said["exhausted"]), repeated=True)
 
 
