@@ -31,7 +31,7 @@ from governance.operations.sessions import InForce, in_force
 from governance.operations.snapshots import snapshot
 from governance.operations.switches import board_at, engage_by_budget, payer_of
 from governance.store import actions
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import take
 
 # Every round is caused by another writer's success, so this bound is only a guard against a defect.

@@ -27,7 +27,7 @@ from governance.operations.principals import require
 from governance.operations.switches import board_now
 from governance.policy_file import check_budget
 from governance.store import budgets, commands, sweeps
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import apply
 
 _RAISE_US_MAX: Final = 366 * DAY_US

@@ -16,7 +16,7 @@ from governance.operations.charges import exhausted_event
 from governance.operations.context import Governance
 from governance.operations.sessions import InForce
 from governance.operations.switches import payer_of
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 
 def change_of(

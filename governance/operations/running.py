@@ -13,7 +13,7 @@ from governance.errors import AttemptFenced, InvalidOption
 from governance.operations.context import Governance
 from governance.operations.switches import board_at, subject_of
 from governance.store import actions, events
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,99}")

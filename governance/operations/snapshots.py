@@ -13,7 +13,8 @@ from governance.operations.context import Governance
 from governance.operations.grants import find_grant
 from governance.operations.sessions import InForce
 from governance.operations.switches import payer_of, subject_of
-from governance.store.actions import ActionRow, Gathered
+from governance.store.action_rows import ActionRow
+from governance.store.actions import Gathered
 
 
 def snapshot(

@@ -21,7 +21,7 @@ from governance.operations.principals import require
 from governance.operations.sessions import in_force
 from governance.store import events, sweeps, switches
 from governance.store import sessions as store_sessions
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 GRACE_S: Final = 10.0
 _BATCH: Final = 500
