@@ -1,6 +1,5 @@
 """A shop with one worker and beat, on each database, shared by the tests that do not break it; and a command line."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,19 +16,11 @@ from tests.support.fleet import Shop
 from tests.support.governed import Desk, make_governance
 from tests.support.terminal import Terminal
 
-_numbers = itertools.count()
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def shop(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker_address: str
-) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, broker_address: str) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"shop_{next(_numbers)}")
-    shop = Shop(folder, url, broker_address)
+    shop = Shop(folder, module_database_url, broker_address)
     try:
         worker = shop.worker()
         shop.beat()

@@ -1,7 +1,6 @@
 """Calls of models inside actions, on real workers and over HTTP."""
 
 import importlib
-import itertools
 import json
 import os
 import signal
@@ -20,8 +19,6 @@ from governance.operations.audit import seal
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
 
-_numbers = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[ScriptedModel]:
@@ -29,21 +26,17 @@ def model() -> Iterator[ScriptedModel]:
         yield served
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module")
 def shop(
-    request: pytest.FixtureRequest,
+    module_database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
     broker_address: str,
     model: ScriptedModel,
 ) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "key").write_text("sesame\n")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"models_{next(_numbers)}")
     settings = {"ACP_MODEL_URL": model.url, "ACP_MODEL_KEY_FILE": str(folder / "key")}
-    shop = Shop(folder, url, broker_address, **settings)
+    shop = Shop(folder, module_database_url, broker_address, **settings)
     try:
         worker = shop.worker(concurrency=3)
         worker.ready()
