@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from governance.core.admit import Exhausted
 from governance.core.budgets import model_patterns
-from governance.core.changes import Author
-from governance.core.events import Event
+from governance.core.changes import Author, event_of
 from governance.core.model_calls import ModelCall
 from governance.core.models import ModelAllowed, ModelGovernor, ModelRefused, named
 from governance.core.plans import OnExhausted
@@ -105,13 +104,6 @@ def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, shor
 def record(gov: Governance, running: Admitted, call: ModelCall) -> bool:
     """Writes down a call that is over; False when the attempt no longer runs its action. Raises StoreUnavailable."""
     ref = running.ref
-    event = Event(
-        session_id=ref.session_id,
-        kind="model.called",
-        actor=f"attempt:{ref.id}:{ref.attempt}",
-        at_us=call.at_us,
-        action_id=ref.id,
-        attempt=ref.attempt,
-        payload={**call.payload(), **named(payer_of(running.action))},
-    )
+    by = Author(f"attempt:{ref.id}:{ref.attempt}", call.at_us)
+    event = event_of("model.called", ref, by, None, {**call.payload(), **named(payer_of(running.action))})
     return store.record(gov.store, ref, call, event)
