@@ -12,8 +12,7 @@ from governance.core.grants import GrantTerms, UseGrant, Wanted
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
-from governance.operations import snapshots
-from governance.operations import audit, decide, grants
+from governance.operations import audit, decide, grants, snapshots
 from governance.operations.answers import Admitted, Denied, Parked
 from governance.operations.context import Governance
 from governance.operations.finish import AskedToRetry
