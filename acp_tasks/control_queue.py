@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from celery import Celery
 
-from governance.operations.reports import WorkerLine
+from governance.operations.processes import WorkerLine
 
 CONTROL: Final = "acp-control"
 

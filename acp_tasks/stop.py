@@ -22,7 +22,7 @@ from governance.core.switches import Mode, Scope, Switch
 from governance.operations import relay
 from governance.operations.clearing import cancel_waiting
 from governance.operations.context import Governance
-from governance.operations.reports import WorkerLine, list_workers
+from governance.operations.processes import WorkerLine, list_workers
 from governance.operations.switches import GRACE_S, AttemptEnd, RunningAction, end_of, engage, running_in
 
 log = structlog.get_logger(__name__)

@@ -47,12 +47,13 @@ class OpenTelemetry:
         self._carriers = TraceContextTextMapPropagator()
 
     def span(
-        self, name: str, kind: str, parent: str | None, attributes: Mapping[str, Attribute | None]
+        self, name: str, kind: str, parent: str | None, attributes: Mapping[str, Attribute | None], leaf: bool
     ) -> AbstractContextManager[Span]:
         context, links = self._place(parent)
         given = {key: value for key, value in attributes.items() if value is not None}
         kinds = self._api.SpanKind
-        return self._opened(name, context=context, links=links, kind=kinds[kind.upper()], attributes=given)
+        opened = self._leaf if leaf else self._opened
+        return opened(name, context=context, links=links, kind=kinds[kind.upper()], attributes=given)
 
     def traceparent(self) -> str | None:
         carrier: dict[str, str] = {}
@@ -63,6 +64,19 @@ class OpenTelemetry:
     def _opened(self, name: str, **options: Any) -> Iterator[Span]:
         with self._tracer.start_as_current_span(name, **options) as opened:
             yield _Span(opened, self._api)
+
+    @contextmanager
+    def _leaf(self, name: str, **options: Any) -> Iterator[Span]:
+        opened = self._tracer.start_span(name, **options)
+        span = _Span(opened, self._api)
+        try:
+            yield span
+        except Exception as problem:
+            opened.record_exception(problem)
+            span.fail(f"{type(problem).__name__}: {problem}")
+            raise
+        finally:
+            opened.end()
 
     def _place(self, parent: str | None) -> tuple[Any, list[Any]]:
         """The context to be in, and what to link to: the open span when it is of the same trace, else the parent."""

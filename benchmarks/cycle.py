@@ -7,13 +7,12 @@ posted, its events written, every commit waited for.
 """
 
 import argparse
-import json
 import multiprocessing
 import multiprocessing.synchronize
 import time
 
 from benchmarks.life import Life
-from benchmarks.servers import DATABASES, chosen, servers
+from benchmarks.servers import DATABASES, chosen, servers, write_runs
 
 _WARM_CYCLES = 20
 _PROCESSES = (1, 2)
@@ -30,14 +29,7 @@ def main() -> None:
             runs[kind] = {"database": kind, "round_trips_per_cycle": _round_trips(url)}
             for processes in _PROCESSES:
                 runs[kind][f"cycles_per_s_{processes}"] = round(_cycles_per_s(url, processes, asked.seconds), 1)
-    answer: dict[str, object] = dict(runs[kinds[0]])
-    if len(kinds) > 1:
-        answer["runs"] = runs
-    if asked.json:
-        print(json.dumps(answer))
-    else:
-        for run in runs.values():
-            print("\n".join(f"{name:24} {value}" for name, value in run.items()), end="\n\n")
+    write_runs(runs, kinds, as_json=asked.json)
 
 
 def _round_trips(url: str) -> float:

@@ -8,13 +8,12 @@ is N actions from the first publication to the last result, published one by one
 """
 
 import argparse
-import json
 import statistics
 import sys
 from contextlib import ExitStack
 
 from benchmarks.life import Life, percentile
-from benchmarks.servers import DATABASES, Servers, chosen, servers
+from benchmarks.servers import DATABASES, Servers, chosen, servers, write_runs
 from benchmarks.sides import Side
 
 _WARM_ACTIONS = 20
@@ -26,14 +25,7 @@ def main() -> None:
     kinds = chosen(asked.database)
     with servers(kinds, broker=True) as started:
         runs = measure(started, kinds, actions=asked.actions, rounds=asked.rounds, workers=asked.workers)
-    answer: dict[str, object] = dict(runs[kinds[0]])
-    if len(kinds) > 1:
-        answer["runs"] = runs
-    if asked.json:
-        print(json.dumps(answer))
-    else:
-        for run in runs.values():
-            print("\n".join(f"{name:24} {value}" for name, value in run.items()), end="\n\n")
+    write_runs(runs, kinds, as_json=asked.json)
 
 
 def measure(

@@ -9,13 +9,12 @@ twelve (`ratio_both_units`). Ratios are medians of the rounds' ratios.
 """
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from statistics import median
 
 from benchmarks.life import Life, make_finish, make_submission
-from benchmarks.servers import DATABASES, POLICY, chosen, servers
+from benchmarks.servers import DATABASES, POLICY, chosen, servers, write_runs
 from governance.core.budgets import Payer
 from governance.operations.admit import Arrival, admit
 from governance.operations.answers import Admitted
@@ -36,14 +35,7 @@ def main() -> None:
     kinds = chosen(asked.database)
     with servers(kinds) as started:
         runs = {kind: measure(started.database(kind), kind, asked.seconds, asked.rounds) for kind in kinds}
-    answer: dict[str, object] = dict(runs[kinds[0]])
-    if len(kinds) > 1:
-        answer["runs"] = runs
-    if asked.json:
-        print(json.dumps(answer))
-    else:
-        for run in runs.values():
-            print("\n".join(f"{name:24} {value}" for name, value in run.items()), end="\n\n")
+    write_runs(runs, kinds, as_json=asked.json)
 
 
 def budgets(limits: str) -> str:

@@ -1,8 +1,9 @@
 """The servers a benchmark runs on: its own, in a temporary folder, gone with it. PostgreSQL waits for the disk."""
 
 import itertools
+import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,18 @@ def servers(databases: tuple[str, ...], *, broker: bool = False, connections_max
             stack.callback(valkey.stop)
             valkey.start()
         yield Servers(folder, postgres, valkey)
+
+
+def write_runs(runs: Mapping[str, Mapping[str, object]], kinds: tuple[str, ...], *, as_json: bool) -> None:
+    """The figures of each database to stdout; in JSON those of the first one, and of all under `runs`."""
+    answer: dict[str, object] = dict(runs[kinds[0]])
+    if len(kinds) > 1:
+        answer["runs"] = runs
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        for run in runs.values():
+            print("\n".join(f"{name:24} {value}" for name, value in run.items()), end="\n\n")
 
 
 def chosen(database: str) -> tuple[str, ...]:

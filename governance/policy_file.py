@@ -33,17 +33,11 @@ from governance.core.policy import Effect, Match, Policy, Rule
 from governance.core.prices import UnitPrices
 from governance.core.windows import WindowPlan
 from governance.errors import InvalidOption, PolicyInvalid
-from governance.policy_model import (
-    ApprovalModel,
-    BudgetModel,
-    MatchModel,
-    ModelsModel,
-    PolicyModel,
-    RuleModel,
-    SteerModel,
-    StreamModel,
-    WhomModel,
-)
+from governance.policy_model import PolicyModel
+from governance.policy_model.budgets import BudgetModel
+from governance.policy_model.models import ModelsModel, WhomModel
+from governance.policy_model.rules import ApprovalModel, MatchModel, RuleModel, SteerModel
+from governance.policy_model.streams import StreamModel
 from governance.policy_problems import first_problem, policy_problems
 from governance.yaml_document import Problem, read_document
 

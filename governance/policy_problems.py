@@ -7,26 +7,19 @@ from typing import Any, Final, TypeAlias
 from pydantic import BaseModel, ValidationError
 
 from governance.core.policy import DEFAULT_STREAM, NO_RULE, Effect
-from governance.policy_model import (
-    AccessModel,
+from governance.policy_model import PolicyModel
+from governance.policy_model.budgets import BudgetModel, IdentityModel
+from governance.policy_model.models import AccessModel, ModelsModel, OverrideModel, PricesModel, TiersModel, WhomModel
+from governance.policy_model.rules import (
     AllowModel,
     AnyRule,
     ApprovalModel,
     ApprovalTermsModel,
-    BudgetModel,
     DenyModel,
-    IdentityModel,
-    LimitsModel,
     MatchModel,
-    ModelsModel,
-    OverrideModel,
-    PolicyModel,
-    PricesModel,
     SteerModel,
-    StreamModel,
-    TiersModel,
-    WhomModel,
 )
+from governance.policy_model.streams import LimitsModel, StreamModel
 from governance.yaml_document import Document, Path, Problem
 
 Error: TypeAlias = Mapping[str, Any]

@@ -26,11 +26,12 @@ class Tracer(Protocol):
     """Whoever takes the spans."""
 
     def span(
-        self, name: str, kind: str, parent: str | None, attributes: Mapping[str, Attribute | None]
+        self, name: str, kind: str, parent: str | None, attributes: Mapping[str, Attribute | None], leaf: bool
     ) -> AbstractContextManager[Span]:
         """A span from now until the context ends, inside the one that is open in this thread, or in `parent`'s trace.
 
-        `kind` is internal, producer, consumer or client; `parent` a W3C traceparent.
+        Nothing is inside of a `leaf`: it may last while its caller goes on. `kind` is internal, producer, consumer or
+        client; `parent` a W3C traceparent.
         """
 
     def traceparent(self) -> str | None:
@@ -65,11 +66,12 @@ def span(
     kind: str = "internal",
     parent: object = None,
     attributes: Mapping[str, Attribute | None] | None = None,
+    leaf: bool = False,
 ) -> AbstractContextManager[Span]:
     """A span of this process's tracer. A `parent` that is no text, as any message may bring it, counts for none."""
     if _tracer is None:
         return _UNTRACED
-    return _tracer.span(name, kind, parent if isinstance(parent, str) else None, attributes or {})
+    return _tracer.span(name, kind, parent if isinstance(parent, str) else None, attributes or {}, leaf)
 
 
 def traceparent() -> str | None:
@@ -90,10 +92,11 @@ class ModelCallSpan:
         output_tokens: int | None = None,
         cached_tokens: int | None = None,
         cost_micros: int | None = None,
+        flag: str | None = None,
         response_model: str | None = None,
         response_id: str | None = None,
     ) -> None:
-        """What the provider says it used; cost in micro-USD under a name of our own."""
+        """What the provider says it used; cost in micro-USD, and why it counts as more, under names of our own."""
         self.span.set(
             {
                 "gen_ai.usage.input_tokens": input_tokens,
@@ -102,12 +105,13 @@ class ModelCallSpan:
                 "gen_ai.response.model": response_model,
                 "gen_ai.response.id": response_id,
                 "acp.cost_micros": cost_micros,
+                "acp.flag": flag,
             }
         )
 
-    def decided(self, decision: str, rule: str | None = None) -> None:
-        """What governance said to the call: allowed, or refused by a rule."""
-        self.span.set({"acp.decision": decision, "acp.rule": rule})
+    def decided(self, decision: str, rule: str | None = None, *, max_tokens: int | None = None) -> None:
+        """What governance said to the call: allowed, with an answer of so many tokens, or refused by a rule."""
+        self.span.set({"acp.decision": decision, "acp.rule": rule, "gen_ai.request.max_tokens": max_tokens})
 
     def fail(self, why: str) -> None:
         self.span.fail(why)
@@ -124,5 +128,5 @@ def model_call(
         "gen_ai.request.model": model,
         "gen_ai.request.max_tokens": max_tokens,
     }
-    with span(f"{operation} {model}", kind="client", attributes=attributes) as opened:
+    with span(f"{operation} {model}", kind="client", attributes=attributes, leaf=True) as opened:
         yield ModelCallSpan(opened)

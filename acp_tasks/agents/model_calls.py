@@ -1,5 +1,6 @@
 """One call of a model, from the question whether it may be made to the record of what it used."""
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self, assert_never
 
@@ -14,6 +15,7 @@ from governance.middleware.allowance import SetAside
 from governance.operations import model_calls
 from governance.operations.model_calls import MayCall, MayNotCall, NotOwned
 from governance.operations.top_up import Gone, NoRoom
+from governance.tracing import ModelCallSpan, model_call
 
 if TYPE_CHECKING:
     from acp_tasks.run import Run
@@ -35,9 +37,20 @@ class Reservation:
     """
 
     def __init__(
-        self, run: "Run", may: MayCall, input_tokens: int, output_tokens: int, answers: int, cost_micros: int
+        self,
+        run: "Run",
+        may: MayCall,
+        input_tokens: int,
+        output_tokens: int,
+        answers: int,
+        cost_micros: int,
+        span: ModelCallSpan,
+        ending: ExitStack,
     ) -> None:
         self._run = run
+        self._ending = ending
+        #: Lasts until the context is left.
+        self.span = span
         self._may = may
         self._aside = TokensUsed(input_tokens, output_tokens * answers)
         self._cost_micros = cost_micros
@@ -67,6 +80,7 @@ class Reservation:
             flag, unknown = CallFlag.UNPRICED, frozenset({Unit.COST})
         else:
             cost_micros = self._may.prices.cost_micros(used)
+        self._tell(used, cost_micros, flag)
         aside = (self._cost_micros, self._aside.total)
         self._run.allowance.use(aside, (cost_micros, used.total), unknown)
         gov = self._run.governance
@@ -89,14 +103,29 @@ class Reservation:
         self._open = False
         self._run.allowance.give_back(self._cost_micros, self._aside.total)
 
+    def _tell(self, used: TokensUsed, cost_micros: int, flag: CallFlag | None) -> None:
+        known = flag is not CallFlag.UNREPORTED
+        self.span.used(
+            input_tokens=used.input if known else None,
+            output_tokens=used.output if known else None,
+            cached_tokens=used.cached if known else None,
+            cost_micros=cost_micros,
+            flag=flag,
+        )
+
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._open:
-            return
+        try:
+            if self._open:
+                self._settle_unknown(error)
+        finally:
+            self._ending.__exit__(kind, error, trace)
+
+    def _settle_unknown(self, error: BaseException | None) -> None:
         try:
             self.settle(None)
         except (StoreUnavailable, AttemptFenced) as problem:
@@ -107,7 +136,14 @@ class Reservation:
 
 
 def reserve(
-    run: "Run", model: str, input_characters: int, max_tokens: int, *, answers: int = 1, api_url: str | None = None
+    run: "Run",
+    model: str,
+    input_characters: int,
+    max_tokens: int,
+    *,
+    answers: int = 1,
+    api_url: str | None = None,
+    provider: str | None = None,
 ) -> Reservation:
     """Asks whether this run may call `model` now and sets aside what the call may use at most.
 
@@ -115,6 +151,21 @@ def reserve(
     AttemptFenced, StoreUnavailable.
     """
     assert max_tokens > 0, "an answer has at least one token"
+    with ExitStack() as ending:
+        span = ending.enter_context(model_call(model, provider=provider, max_tokens=max_tokens))
+        try:
+            may, aside, cost_micros = _set_aside(run, model, input_characters, max_tokens, answers, api_url)
+        except ModelCallRefused as refused:
+            span.decided("refused", refused.rule)
+            raise
+        span.decided("allowed", max_tokens=aside.output)
+        return Reservation(run, may, aside.input, aside.output, answers, cost_micros, span, ending.pop_all())
+
+
+def _set_aside(
+    run: "Run", model: str, input_characters: int, max_tokens: int, answers: int, api_url: str | None
+) -> tuple[MayCall, TokensUsed, int]:
+    """By which access, and what was set aside: the input and each answer in tokens, all of it in micro-USD."""
     input_tokens = -(-input_characters // _TOKEN_CHARS)
     may = _asked(run, model, input_tokens, api_url)
     if may.prices is None and not run.allowance.left(Unit.COST):
@@ -126,13 +177,13 @@ def reserve(
         cost_micros = 0 if may.prices is None else may.prices.cost_micros(tokens)
         match run.allowance.set_aside(cost_micros, tokens.total):
             case SetAside():
-                return Reservation(run, may, input_tokens, output_tokens, answers, cost_micros)
+                return may, TokensUsed(input_tokens, output_tokens), cost_micros
             case Gone():
                 raise AttemptFenced(run.action_id, run.attempt)
             case NoRoom() as short:
                 fits = min(_fits(run, may, short, input_tokens) // answers, output_tokens - 1)
                 if fits < shortest:
-                    _refuse(run, model, model_calls.no_room(run.governance, run.admitted, run.policy, short))
+                    _refuse(run, model, model_calls.no_room(run.governance, run.admitted, run.policy, model, short))
                 output_tokens = fits
             case other:
                 assert_never(other)

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 OUTPUT_TOKENS: Final = 1024
 # The two names the protocol has for the same bound.
 _BOUNDS: Final = ("max_tokens", "max_completion_tokens")
+# Whose protocol it is; whoever speaks it as well is not known by name.
+_PROVIDER: Final = "openai"
 # A token is hardly ever longer, so that what is counted while it streams is never more than it was.
 _TOKEN_CHARS_MAX: Final = 8
 
@@ -59,6 +61,7 @@ class GovernedModel:
                 reservation,
                 lambda: _client().chat.completions.create(**self._asked(messages, options, reservation)),
             )
+            reservation.span.used(response_model=answer.model, response_id=answer.id)
             reservation.settle(used_of(answer.usage))
         return answer
 
@@ -80,6 +83,7 @@ class GovernedModel:
                 chunks = iter(pieces)
                 while (chunk := self._next(chunks)) is not None:
                     usage = chunk.usage or usage
+                    reservation.span.used(response_model=chunk.model, response_id=chunk.id)
                     spoken.hear(chunk)
                     if spoken.tokens > reservation.output_tokens_held and usage is None:
                         held = reservation.output_tokens_held
@@ -100,7 +104,9 @@ class GovernedModel:
         asked = canonical_json([list(messages), options.get("tools") or []], default=_plain)
         bound = next((int(options[name]) for name in _BOUNDS if options.get(name)), OUTPUT_TOKENS)
         url = _settings().model_url
-        return reserve(self._run, self.name, len(asked), bound, answers=int(options.get("n") or 1), api_url=url)
+        return reserve(
+            self._run, self.name, len(asked), bound, answers=int(options.get("n") or 1), api_url=url, provider=_PROVIDER
+        )
 
     def _asked(self, messages: Sequence[Any], options: dict[str, Any], reservation: Reservation) -> dict[str, Any]:
         bound = next((name for name in _BOUNDS if options.get(name)), _BOUNDS[0])

@@ -29,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 
+from acp_tasks.agents.made_up import OPENINGS, facts_of, made_up
 from governance.core.digest import canonical_json, sha256
 
 # What a message asks for -> the tools that are called for it, by a part of their names. The first that matches counts.
@@ -43,7 +44,6 @@ DESK: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 # What ends a conversation where words are not allowed, as pydantic-ai calls it.
 OUTPUT_TOOL: Final = "final_result"
 
-_OPENINGS: Final = ("Thank you for writing", "I have looked into it", "Here is what I found", "That is settled now")
 _WORDS: Final = (
     "the",
     "case",
@@ -161,12 +161,12 @@ def answer(talk: Conversation, seed: int) -> tuple[Answer, Manner]:
     # Every turn of the model since the request was one of these; an output tool's is not, and nothing follows it.
     made = sum(1 for message in talk.since if message["role"] == "assistant" and message.get("tool_calls"))
     if made < len(turns):
-        facts = _facts(talk.request)
+        facts = facts_of(talk.request)
         return CallTools(tuple(_call(talk, name, told, facts, chance) for name, told in turns[made])), manner
     words = _final_words(talk, directions, chance)
     if talk.tool_required and talk.tools:
         name = next((tool for tool in talk.tools if tool.startswith(OUTPUT_TOOL)), list(talk.tools)[-1])
-        return CallTools((_call(talk, name, None, _facts(talk.request) | {"text": words}, chance),)), manner
+        return CallTools((_call(talk, name, None, facts_of(talk.request) | {"text": words}, chance),)), manner
     return Say(words), manner
 
 
@@ -249,72 +249,10 @@ def _final_words(talk: Conversation, directions: Sequence[str], chance: random.R
             return " ".join(chance.choice(_WORDS) for _ in range(int(rest)))
     answers = [text_of(message) for message in talk.since if message["role"] == "tool"]
     if answers:
-        return f"{chance.choice(_OPENINGS)}: {answers[-1]}"
-    return f"{chance.choice(_OPENINGS)}: {' '.join(chance.sample(_WORDS, 8))}."
-
-
-def _facts(request: str) -> dict[str, Any]:
-    """What the message says in `key: value` lines and in JSON objects of one line."""
-    facts: dict[str, Any] = dict(re.findall(r"^\W*(\w+)\s*[:=]\s*(.+?)\s*$", request, re.MULTILINE))
-    for line in request.splitlines():
-        found = re.search(r"\{.*\}", line)
-        try:
-            read = json.loads(found.group()) if found and not line.startswith("!") else None
-        except json.JSONDecodeError:
-            continue
-        facts |= read if isinstance(read, dict) else {}
-    return facts
+        return f"{chance.choice(OPENINGS)}: {answers[-1]}"
+    return f"{chance.choice(OPENINGS)}: {' '.join(chance.sample(_WORDS, 8))}."
 
 
 def _call(talk: Conversation, name: str, told: str | None, facts: Mapping[str, Any], chance: random.Random) -> Called:
-    arguments = told if told is not None else json.dumps(_made_up(talk.tools.get(name, {}), facts, chance))
+    arguments = told if told is not None else json.dumps(made_up(talk.tools.get(name, {}), facts, chance))
     return Called(f"call_{chance.getrandbits(96):024x}", name, arguments)
-
-
-def _made_up(
-    schema: Mapping[str, Any], facts: Mapping[str, Any], chance: random.Random, root: Mapping[str, Any] | None = None
-) -> Any:
-    """A value that the JSON schema allows; an object's properties are the facts of the same names, where there are."""
-    root = schema if root is None else root
-    if "$ref" in schema:
-        schema = root["$defs"][schema["$ref"].rpartition("/")[2]]
-    for choices in ("anyOf", "oneOf", "allOf"):
-        if choices in schema:
-            return _made_up(schema[choices][0], facts, chance, root)
-    if "const" in schema or "enum" in schema:
-        return schema.get("const", (schema.get("enum") or [None])[0])
-    match schema.get("type", "object" if "properties" in schema else "string"):
-        case "object":
-            wanted = schema.get("required", ())
-            return {
-                key: _as(facts[key], inner) if key in facts else _made_up(inner, facts, chance, root)
-                for key, inner in schema.get("properties", {}).items()
-                if key in facts or key in wanted
-            }
-        case "array":
-            return []
-        case "integer":
-            return max(int(schema.get("minimum", 0)), chance.randrange(100))
-        case "number":
-            return float(max(schema.get("minimum", 0), chance.randrange(100)))
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            return str(facts.get("text") or f"{chance.choice(_OPENINGS)}.")
-
-
-def _as(fact: Any, schema: Mapping[str, Any]) -> Any:
-    """A fact of a `key: value` line is text, and the schema may want a number."""
-    try:
-        match schema.get("type"):
-            case "integer":
-                return int(fact)
-            case "number":
-                return float(fact)
-            case "string":
-                return fact if isinstance(fact, str) else json.dumps(fact)
-    except ValueError:
-        pass
-    return fact

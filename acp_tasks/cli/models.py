@@ -9,11 +9,13 @@ from acp_tasks import bootstrap
 from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
 from governance.core.budgets import Payer, model_patterns
+from governance.core.identity import Identity
 from governance.core.models import ModelAccess, ModelAllowed, ModelGovernor, Tier, Whom
 from governance.core.money import usd
 from governance.core.policy import DEFAULT_STREAM, Policy, Risk
-from governance.operations.budgets import charges_now
+from governance.operations.charges import charges_now
 from governance.operations.context import Governance
+from governance.operations.directory import identity_now
 from governance.operations.switches import board_now
 from governance.price_table import prices_of
 
@@ -106,10 +108,14 @@ def prices(names: tuple[str, ...], input_tokens: int) -> None:
 def check(
     model: str, risk: str, stream: str, agent: str | None, user: str | None, team: str | None, org: str | None
 ) -> None:
-    """Whether somebody may use a model, and by which rule; exit code 3 when not."""
+    """Whether somebody may use a model, and by which rule; exit code 3 when not.
+
+    The directory fills in what is left out of who pays, as it does for actions.
+    """
     gov = bootstrap.governance()
     board_now(gov)
-    access = access_of(gov, model, Payer(user, team, org, agent, stream), Risk(risk))
+    resolved = identity_now(gov, Identity(user, team, org))
+    access = access_of(gov, model, Payer.of(resolved.identity, agent, stream), Risk(risk))
     if output.wants_json():
         output.write_json(access_document(access))
     else:

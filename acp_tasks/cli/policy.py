@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -12,7 +13,7 @@ from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
 from acp_tasks.cli.models import access_document, access_of
 from governance.core.budgets import Payer
-from governance.core.identity import MISSING, Identity, missing
+from governance.core.identity import Identity, Resolved, refusal
 from governance.core.instants import SECOND_US
 from governance.core.models import ModelAccess, ModelRefused
 from governance.core.money import cost_micros, token_count
@@ -27,12 +28,14 @@ from governance.core.policy import (
     Finding,
     Mismatched,
     Park,
+    Policy,
     Risk,
     Steer,
     Unmet,
     Verdict,
     explain,
 )
+from governance.operations.directory import identity_now
 from governance.policy_file import load_policy
 
 
@@ -147,34 +150,41 @@ def explain_(
     model: str | None,
     arguments: tuple[str, ...],
 ) -> None:
-    """What would become of an action, and which rule decides; exit code 3 when it would be refused."""
+    """What would become of an action, and which rule decides; exit code 3 when it would be refused.
+
+    The directory fills in what is left out of who pays, as it does for actions.
+    """
+    gov = bootstrap.governance()
+    resolved = identity_now(gov, Identity(user, team, org))
     facts = ActionFacts(
         name=name,
         risk=Risk(risk),
         resource=resource,
         stream=stream,
         agent_id=agent,
-        user=user,
-        team=team,
-        org=org,
+        **asdict(resolved.identity),
         cost_micros=cost_micros(cost_usd, "--cost-usd"),
         tokens=token_count(tokens, "--tokens"),
         arguments=dict(map(_argument, arguments)),
         model=model,
     )
-    gov = bootstrap.governance()
-    explanation = explain(gov.policy, facts)
-    access = None if model is None else access_of(gov, model, Payer(user, team, org, agent, stream), facts.risk)
-    lacking = missing(Identity(user, team, org), gov.policy.require_identity)
+    explanation = _explained(gov.policy, facts, resolved)
+    access = None if model is None else access_of(gov, model, Payer.of(resolved.identity, agent, stream), facts.risk)
     if output.wants_json():
-        output.write_json({**_document(explanation, gov.policy.hash, access), "identity_missing": lacking})
+        output.write_json({**_document(explanation, gov.policy.hash, access), "identity": asdict(resolved.identity)})
     else:
         _write(explanation, access)
-        if lacking:
-            named = " and ".join(lacking)
-            click.echo(f"\nbefore any rule it is refused, unless the directory knows its {named}: {MISSING}")
     refused = isinstance(explanation.verdict, (Deny, Steer)) or isinstance(access, ModelRefused)
     click.get_current_context().exit(Exit.DENIED if refused else Exit.OK)
+
+
+def _explained(policy: Policy, facts: ActionFacts, resolved: Resolved) -> Explanation:
+    """What the rules say; an identity that may not act is refused before any of them."""
+    explanation = explain(policy, facts)
+    refused = refusal(resolved, policy.require_identity)
+    if refused is None:
+        return explanation
+    return Explanation(Deny(*refused), tuple(replace(finding, decided=False) for finding in explanation.findings))
 
 
 def _argument(given: str) -> tuple[str, Any]:

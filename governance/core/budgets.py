@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from governance.core.digest import canonical_json
+from governance.core.identity import Identity
 from governance.core.instants import iso
 from governance.core.ledger import Account, Unit
 from governance.core.plans import OnExhausted
@@ -45,6 +46,11 @@ class Payer:
     org: str | None
     agent: str | None
     stream: str
+
+    @classmethod
+    def of(cls, identity: Identity, agent: str | None, stream: str) -> "Payer":
+        """Whom the directory says, with who acts and where."""
+        return cls(identity.user, identity.team, identity.org, agent, stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,13 +60,13 @@ def event_of(
     kind: str,
     ref: ActionRef,
     by: Author,
-    state: State,
+    state: State | None,
     payload: Mapping[str, object],
     *,
     session_id: str | None = None,
     attempt: int | None = None,
 ) -> Event:
-    """What the trail says of a transition: the action's state is `state` after it."""
+    """What the trail says of a transition: the action's state is `state` after it; None: it stays as it is."""
     return Event(
         session_id=session_id or ref.session_id,
         kind=kind,

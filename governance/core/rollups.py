@@ -32,6 +32,7 @@ class Figure(StrEnum):
     MODEL_DENIED = "model_denied"  # `model.denied` events, likewise
     RECLAIMED = "reclaimed"  # attempts that vanished, by the state their actions went to
     COST = "cost"  # posted, in micros
+    MODEL_COST = "model_cost"  # posted, in micros, by the model that was called, or else declared
     DRILLS = "drills"  # by "<kind> passed" and "<kind> failed"
 
 

@@ -144,14 +144,12 @@ def denied(
 
 def model_denied(ref: ActionRef, by: Author, refused: ModelRefused, identity: Payer) -> Event:
     """What the trail says of a model that was refused, beside what it says of the action."""
-    return Event(
-        session_id=ref.session_id,
-        kind="model.denied",
-        actor=by.actor,
-        at_us=by.at_us,
-        action_id=ref.id,
-        attempt=ref.attempt,
-        payload={"model": refused.model, "rule": refused.rule, "reason": refused.reason, **named(identity)},
+    return event_of(
+        "model.denied",
+        ref,
+        by,
+        None,
+        {"model": refused.model, "rule": refused.rule, "reason": refused.reason, **named(identity)},
     )
 
 
@@ -199,15 +197,7 @@ def asked_on(
     """A step of the ticket that leaves its action parked: `ticket.escalated`, `ticket.voted`, `ticket.extended`."""
     return Change(
         expected=ref,
-        event=Event(
-            session_id=ref.session_id,
-            kind=kind,
-            actor=by.actor,
-            at_us=by.at_us,
-            action_id=ref.id,
-            attempt=ref.attempt,
-            payload={"ticket": ticket.id, **payload},
-        ),
+        event=event_of(kind, ref, by, None, {"ticket": ticket.id, **payload}),
         columns={"state": ref.state, **_edited(edit)},
         ticket=ticket,
     )
@@ -215,15 +205,7 @@ def asked_on(
 
 def carried(ref: ActionRef, by: Author, *, into: str, epoch: int) -> Change:
     """Its window is over and it waits on, in the next one; both trails say so."""
-    side = Event(
-        session_id=ref.session_id,
-        kind="action.carried_out",
-        actor=by.actor,
-        at_us=by.at_us,
-        action_id=ref.id,
-        attempt=ref.attempt,
-        payload={"state": ref.state, "into": into},
-    )
+    side = event_of("action.carried_out", ref, by, None, {"state": ref.state, "into": into})
     return Change(
         expected=ref,
         event=side,
@@ -254,15 +236,7 @@ def topped_up(ref: ActionRef, by: Author, more: tuple[Hold, ...], *, epoch: int)
     """The attempt that runs holds so much more; its action stays as it is."""
     return Change(
         expected=ref,
-        event=Event(
-            session_id=ref.session_id,
-            kind="action.topped_up",
-            actor=by.actor,
-            at_us=by.at_us,
-            action_id=ref.id,
-            attempt=ref.attempt,
-            payload={"holds": {hold.account_id: hold.amount for hold in more}},
-        ),
+        event=event_of("action.topped_up", ref, by, None, {"holds": {hold.account_id: hold.amount for hold in more}}),
         columns={"state": State.RUNNING},
         # On the stripe that holds already, so that one closing entry ends all of it.
         holds=tuple(Hold(row_id(hold.account_id, hold.stripe), hold.unit, hold.amount) for hold in more),

@@ -130,20 +130,21 @@ def _measures(seen: Sequence[Tally]) -> list[_Measure]:
         _Measure("approval latency p95", Unit.MS, Overall.AVERAGE, partial(latency_ms, percent=95)),
         *(_counted(f"recovered to {state}", Figure.RECLAIMED, state) for state in ("queued", "in_doubt", "failed")),
         _Measure("cost", Unit.MICROS, Overall.TOTAL, lambda tally: count(tally, Figure.COST)),
+        *_each(seen, Figure.MODEL_COST, "cost of ", Unit.MICROS),
         _Measure("cost per success", Unit.MICROS, Overall.AVERAGE, _rounded_cost),
         *_each(seen, Figure.DRILLS, "drill "),
     ]
 
 
-def _counted(name: str, figure: Figure, *wanted: str) -> _Measure:
-    return _Measure(name, Unit.COUNT, Overall.TOTAL, lambda tally: count(tally, figure, *wanted))
+def _counted(name: str, figure: Figure, *wanted: str, unit: Unit = Unit.COUNT) -> _Measure:
+    return _Measure(name, unit, Overall.TOTAL, lambda tally: count(tally, figure, *wanted))
 
 
-def _each(seen: Sequence[Tally], figure: Figure, prefix: str) -> list[_Measure]:
+def _each(seen: Sequence[Tally], figure: Figure, prefix: str, unit: Unit = Unit.COUNT) -> list[_Measure]:
     """One line for each label that was seen, the largest first; of very many the largest."""
     found = dict(labels(merged(seen), figure))
     largest = sorted(found, key=lambda label: (-found[label], label))[:_LABELS_MAX]
-    return [_counted(f"{prefix}{label}", figure, label) for label in largest]
+    return [_counted(f"{prefix}{label}", figure, label, unit=unit) for label in largest]
 
 
 def _rounded_cost(tally: Tally) -> int | None:

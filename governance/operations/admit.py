@@ -2,28 +2,20 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import assert_never
+from dataclasses import dataclass
 
 from governance.core import admit as core
-from governance.core import signing
 from governance.core.actions import TERMINAL, Lease, State
 from governance.core.board import Board
-from governance.core.budgets import Charges, Payer, model_patterns
-from governance.core.changes import ActionRef, Author, Change
-from governance.core.endings import cancelled
-from governance.core.grants import UseGrant, Wanted
-from governance.core.ledger import Account, Hold, estimate
-from governance.core.models import ModelAccess, ModelGovernor
-from governance.core.policy import ActionFacts, Park, Risk, Verdict, decide
+from governance.core.budgets import Charges, Payer
+from governance.core.changes import Author
+from governance.core.ledger import Account
+from governance.core.policy import ActionFacts, Risk
 from governance.core.sessions import account_ids
-from governance.core.switches import stopping
-from governance.core.tickets import OpenTicket
-from governance.core.transitions import admitted, deferred, denied, identified, model_denied, parked
+from governance.core.transitions import identified
 from governance.errors import AdmissionUncertain, StoreUnavailable
 from governance.operations.answers import (
     Admission,
-    Admitted,
     Cancelled,
     Deferred,
     Denied,
@@ -32,13 +24,14 @@ from governance.operations.answers import (
     NotSubmitted,
     Parked,
 )
-from governance.operations.budgets import charges_now, end_raises, exhausted_event, open_missing, remember_payer
+from governance.operations.charges import charges_now, end_raises, open_missing, remember_payer
 from governance.operations.context import Governance
-from governance.operations.grants import find_grant
+from governance.operations.enactment import answer_of, change_of, exhausted
 from governance.operations.sessions import InForce, in_force
-from governance.operations.switches import board_at, engage_by_budget, payer_of, subject_of
+from governance.operations.snapshots import snapshot
+from governance.operations.switches import board_at, engage_by_budget, payer_of
 from governance.store import actions
-from governance.store.actions import ActionRow, Gathered
+from governance.store.action_rows import ActionRow
 from governance.store.changes import take
 
 # Every round is caused by another writer's success, so this bound is only a guard against a defect.
@@ -105,11 +98,13 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
             continue
         if not _charged(gov, action, force, charges, gathered.accounts, board, hint, now_us):
             continue
-        decision = core.decide(_snapshot(gov, gathered, force, charges, board, arrival, now_us))
+        decision = core.decide(
+            snapshot(gov, gathered, force, charges, board, _facts(action, arrival), now_us, can_wait=arrival.can_wait)
+        )
         if isinstance(decision, core.EngageSwitch):
             _engage(gov, action, force, decision, lease, now_us)
             continue
-        change = _change(gov, action, force, decision, lease, now_us, board.epoch)
+        change = change_of(gov, action, force, decision, lease, now_us, board.epoch)
         if gathered.stale:
             change = identified(change, gathered.identity)
         try:
@@ -117,7 +112,7 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         except StoreUnavailable as problem:
             raise AdmissionUncertain(problem.url, problem.problem, now_us) from problem
         if holds is not None:
-            return _answer(action, change, decision, holds)
+            return answer_of(action, change, decision, holds)
     raise StoreUnavailable(gov.store.masked_url, f"action {arrival.action_id} kept moving for {_ROUNDS_MAX} rounds")
 
 
@@ -150,6 +145,24 @@ def _not_to_decide(gov: Governance, action: ActionRow, arrival: Arrival, now_us:
     return None
 
 
+def _facts(action: ActionRow, arrival: Arrival) -> ActionFacts:
+    """The action as the policy looks at it, with what its message would run."""
+    return ActionFacts(
+        name=action.name,
+        risk=Risk(action.risk),
+        resource=action.resource if arrival.resource is None else arrival.resource,
+        stream=action.stream,
+        agent_id=action.agent_id,
+        user=action.user,
+        team=action.team,
+        org=action.org,
+        cost_micros=action.cost_micros,
+        tokens=action.tokens,
+        arguments=arrival.arguments,
+        model=action.model,
+    )
+
+
 def _charged(
     gov: Governance,
     action: ActionRow,
@@ -178,198 +191,8 @@ def _engage(
     gov: Governance, action: ActionRow, force: InForce, decision: core.EngageSwitch, lease: Lease, now_us: int
 ) -> None:
     by, short = Author(f"worker:{lease.worker_id}", now_us), decision.exhausted
-    told = exhausted_event(action.ref, by, short, outcome="stop", session_id=force.session.id)
+    told = exhausted(action, by, short, outcome="stop", session_id=force.session.id)
     engage_by_budget(gov, decision.scope, decision.scope_id, short.rule, short.reason, told)
-
-
-def _snapshot(
-    gov: Governance,
-    gathered: Gathered,
-    force: InForce,
-    charges: Charges,
-    board: Board,
-    arrival: Arrival,
-    now_us: int,
-) -> core.Snapshot:
-    action = gathered.action
-    facts = ActionFacts(
-        name=action.name,
-        risk=Risk(action.risk),
-        resource=action.resource if arrival.resource is None else arrival.resource,
-        stream=action.stream,
-        agent_id=action.agent_id,
-        user=action.user,
-        team=action.team,
-        org=action.org,
-        cost_micros=action.cost_micros,
-        tokens=action.tokens,
-        arguments=arrival.arguments,
-        model=action.model,
-    )
-    verdict = decide(force.policy, facts)
-    return core.Snapshot(
-        action=action.ref,
-        digest=action.digest,
-        session=force.session,
-        unsigned=_unsigned(gov, action),
-        identity=gathered.identity,
-        required=force.policy.require_identity,
-        switch=stopping(board.engaged, subject_of(action, force.session.id)),
-        verdict=verdict,
-        ticket=action.ticket,
-        grant=_grant(gov, action, force, verdict, facts.resource, now_us),
-        payer=payer_of(action),
-        charges=charges,
-        access=_access(action, force, charges, now_us),
-        accounts=gathered.accounts,
-        amounts=estimate(action.cost_micros, action.tokens),
-        on_exhausted=force.plan.on_exhausted,
-        expires_us=action.expires_us,
-        can_wait=arrival.can_wait,
-        now_us=now_us,
-    )
-
-
-def _access(action: ActionRow, force: InForce, charges: Charges, now_us: int) -> ModelAccess | None:
-    """Whether the action may use the model that it declares; None when it declares none."""
-    if action.model is None:
-        return None
-    governor = ModelGovernor(force.policy.models, now_us, model_patterns(charges.charges))
-    return governor.check_access(action.model, payer_of(action), Risk(action.risk))
-
-
-def _unsigned(gov: Governance, action: ActionRow) -> str | None:
-    """Why the row is not what was signed; None when it is, or no signature is asked for."""
-    if gov.signing is None:
-        return None
-    return signing.problem(gov.signing, action.signature, action.signable, action.ticket)
-
-
-def _grant(
-    gov: Governance, action: ActionRow, force: InForce, verdict: Verdict, resource: str | None, now_us: int
-) -> UseGrant | None:
-    """The grant that stands for a ticket; looked for only where a ticket is wanted and does not stand."""
-    if not isinstance(verdict, Park) or core.ticket_stands(
-        action.ticket, verdict, action.digest, force.session.policy_hash
-    ):
-        return None
-    return find_grant(
-        gov,
-        Wanted(
-            rule=verdict.rule,
-            chain_hash=verdict.chain.hash,
-            action_name=action.name,
-            agent_id=action.agent_id,
-            user=action.user,
-            session_id=force.session.id,
-            resource=resource,
-            uses=1,
-            cost_micros=action.cost_micros,
-            now_us=now_us,
-        ),
-        used_before=action.grant_id,
-    )
-
-
-def _change(
-    gov: Governance,
-    action: ActionRow,
-    force: InForce,
-    decision: core.Decision,
-    lease: Lease,
-    now_us: int,
-    epoch: int,
-) -> Change:
-    by = Author(f"worker:{lease.worker_id}", now_us)
-    change = _transition(gov, action, force, decision, lease, by, epoch)
-    match decision:
-        case core.ParkFor(exhausted=short) | core.DeferUntil(exhausted=short) | core.Refuse(exhausted=short) if short:
-            assert change.event.state is not None, "a refusal is a transition"
-            told = exhausted_event(
-                action.ref, by, short, outcome=change.event.state, session_id=change.event.session_id
-            )
-            # A raise that comes in between has released what waited before it.
-            return replace(change, echo=told, epoch=epoch)
-        case _:
-            return change
-
-
-def _transition(
-    gov: Governance,
-    action: ActionRow,
-    force: InForce,
-    decision: core.Decision,
-    lease: Lease,
-    by: Author,
-    epoch: int,
-) -> Change:
-    match decision:
-        case core.Admit(holds, ticket, rule, grant, override):
-            return admitted(
-                action.ref,
-                by,
-                session_id=force.session.id,
-                lease=lease,
-                holds=holds,
-                ticket=ticket,
-                rule=rule,
-                epoch=epoch,
-                grant=grant,
-                override=override,
-            )
-        case core.ParkFor(rule, reason, chain):
-            return parked(
-                action.ref,
-                by,
-                OpenTicket(
-                    id=gov.new_id(),
-                    action_id=action.ref.id,
-                    digest=action.digest,
-                    rule=rule,
-                    reason=reason,
-                    policy_hash=force.session.policy_hash,
-                    chain=chain,
-                    requested_us=by.at_us,
-                ),
-            )
-        case core.DeferUntil(until_us, rule, reason, switch_id):
-            return deferred(action.ref, by, until_us=until_us, rule=rule, reason=reason, switch_id=switch_id)
-        case core.Cancel(rule, reason):
-            return cancelled(action.ref, by, rule=rule, reason=reason, delivered=True)
-        case core.EngageSwitch():
-            raise AssertionError("engaged before it is written")
-        case core.Refuse(rule, reason, guidance, suggest, model=model):
-            return denied(
-                action.ref,
-                by,
-                rule=rule,
-                reason=reason,
-                guidance=guidance,
-                suggest=suggest,
-                delivered=True,
-                echo=None if model is None else model_denied(action.ref, by, model, payer_of(action)),
-            )
-        case _:
-            assert_never(decision)
-
-
-def _answer(action: ActionRow, change: Change, decision: core.Decision, holds: tuple[Hold, ...]) -> Admission:
-    match decision:
-        case core.Admit():
-            ref = ActionRef(action.ref.id, change.event.session_id, State.RUNNING, change.attempt)
-            return Admitted(action, ref, holds)
-        case core.ParkFor(rule, reason):
-            return Parked(action.ref.id, rule, reason)
-        case core.DeferUntil(until_us, _, reason, switch_id):
-            return Deferred(action.ref.id, until_us, reason, paused=switch_id is not None)
-        case core.Cancel(rule, reason):
-            return Cancelled(action.ref.id, rule, reason)
-        case core.EngageSwitch():
-            raise AssertionError("engaged before it is answered")
-        case core.Refuse(rule, reason, guidance, suggest):
-            return Denied(action.ref.id, rule, reason, guidance, suggest)
-        case _:
-            assert_never(decision)
 
 
 def outcome_of(action: ActionRow) -> Ended | Denied | Cancelled:

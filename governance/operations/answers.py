@@ -5,7 +5,7 @@ from typing import TypeAlias
 
 from governance.core.changes import ActionRef
 from governance.core.ledger import Hold
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 
 @dataclass(frozen=True, slots=True)

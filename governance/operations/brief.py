@@ -26,7 +26,7 @@ from governance.core.ledger import Unit, estimate
 from governance.core.sessions import Session
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
-from governance.operations.budgets import charges_now
+from governance.operations.charges import charges_now
 from governance.operations.context import Governance
 from governance.operations.sessions import pinned_policy
 from governance.operations.switches import board_now

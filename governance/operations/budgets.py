@@ -1,5 +1,4 @@
-"""Budgets in use: what an identity is charged to, the accounts of a window opened by whoever needs them first, and what
-people change: a budget set, and a limit raised for a while.
+"""Budgets as people change them: one that is set, and a limit that is raised for a while.
 
 Every change takes the next epoch, so no admission is written that did not see it. What waited for room goes on at once.
 """
@@ -12,33 +11,27 @@ from typing import Final
 from sqlalchemy import Connection
 
 from governance.core.actions import State
-from governance.core.admit import Exhausted
-from governance.core.board import Board
-from governance.core.budgets import Book, Charges, Part, Payer, Raise, TokenBudgetConfig, charges_of
-from governance.core.changes import ActionRef, Author, Change
+from governance.core.budgets import Part, Raise, TokenBudgetConfig
+from governance.core.changes import Author, Change
 from governance.core.digest import canonical_json, storable
-from governance.core.events import Event
-from governance.core.ledger import Account, Unit
-from governance.core.policy import Policy
+from governance.core.ledger import Unit
 from governance.core.principals import Principal
 from governance.core.tickets import MoveTicket, TicketState
 from governance.core.transitions import released
 from governance.core.windows import DAY_US
-from governance.errors import CommandConflict, InvalidOption, NotFound
-from governance.operations.commanded import fingerprint
-from governance.operations.context import CONTROL_STREAM, Governance
+from governance.errors import InvalidOption, NotFound
+from governance.operations.charges import fleet_event
+from governance.operations.commanded import fingerprint, first_answer
+from governance.operations.context import Governance
 from governance.operations.principals import require
-from governance.operations.sessions import in_force
 from governance.operations.switches import board_now
 from governance.policy_file import check_budget
 from governance.store import budgets, commands, sweeps
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import apply
 
-_KEPT: Final = 4096
 _RAISE_US_MAX: Final = 366 * DAY_US
 _BATCH: Final = 200
-_NOTHING: Final = Charges()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,68 +70,6 @@ class BudgetInForce:
     raises: tuple[LimitRaise, ...]
 
 
-def charges_now(gov: Governance, policy: Policy, payer: Payer, now_us: int) -> Charges:
-    """What `payer` is charged to under a policy and the board that this process has seen last; kept until it changes.
-
-    The caller knows that the board is the present one, or finds out before it writes.
-    """
-    book = gov.boards[0].book if gov.boards else None
-    if not policy.budgets and (book is None or not book.budgets):
-        return _NOTHING
-    key = (policy.hash, payer)
-    known = gov.charges.get(key)
-    if known is None or known.until_us <= now_us or now_us < known.since_us:
-        if len(gov.charges) >= _KEPT:
-            gov.charges.clear()
-        known = gov.charges[key] = charges_of((book or Book()).in_force(policy.budgets), payer, now_us)
-    return known
-
-
-def remember_payer(gov: Governance, hint: Payer, payer: Payer) -> None:
-    """A message that says `hint` is of an action that is charged to `payer`: the next like it needs one look only."""
-    if len(gov.payers) >= _KEPT:
-        gov.payers.clear()
-    gov.payers[hint] = payer
-
-
-def open_missing(gov: Governance, charges: Charges, found: tuple[Account, ...], board: Board) -> bool:
-    """Opens the accounts of `charges` that were not `found`; False when all of them were."""
-    known = {account.id for account in found}
-    missing = [one for account_id, one in charges.accounts.items() if account_id not in known]
-    if missing:
-        budgets.open_accounts(gov.store, missing, board.book, board.epoch)
-    return bool(missing)
-
-
-def end_raises(gov: Governance, actor: str) -> int:
-    """Takes back the raises that are over; how many. Cheap when there is none."""
-    now_us = gov.clock.now_us()
-    ended = 0
-    for one in board_now(gov).book.raises:
-        if one.until_us <= now_us:
-            event = _event(gov, "budget.raise_ended", actor, now_us, budget=one.budget_id, raise_id=one.id)
-            ended += budgets.end_raise(gov.store, one, event)
-    return ended
-
-
-def exhausted_event(ref: ActionRef, by: Author, short: Exhausted, *, outcome: str, session_id: str) -> Event:
-    """What the trail says beside a refusal: which budget had no room, how it stood, and what became of the action."""
-    account = short.account
-    payload: dict[str, object] = {
-        "account": account.id,
-        "unit": account.unit,
-        "limit": account.limit,
-        "posted": account.posted,
-        "held": account.held,
-        "wanted": short.wanted,
-        "resets_us": account.resets_us,
-        "outcome": outcome,
-    }
-    if short.charge is not None:
-        payload |= {"budget": short.charge.budget.id, "who": short.charge.who}
-    return Event(session_id, "budget.exhausted", by.actor, by.at_us, ref.id, ref.attempt, payload=payload)
-
-
 def set_budget(
     gov: Governance,
     budget_id: str,
@@ -164,7 +95,9 @@ def set_budget(
         raise NotFound("budget that was set", budget_id, "acp budget list shows them")
     now_us = gov.clock.now_us()
     said = {"config": budget and json.loads(budget.text), "reason": reason}
-    event = _event(gov, "budget.set" if budget else "budget.taken_back", by.actor, now_us, budget=budget_id, **said)
+    event = fleet_event(
+        gov, "budget.set" if budget else "budget.taken_back", by.actor, now_us, budget=budget_id, **said
+    )
     after = budget or known.get(budget_id)
     changed = BudgetChanged(budget_id, ())
     claim = _Claim(gov, command_id, "budget-set", digest, changed)
@@ -211,7 +144,7 @@ def raise_budget(
         raise InvalidOption("for", who, "one account, such as " + ",".join(f"{part}=..." for part in parts))
     one = Raise(gov.new_id(), budget_id, who, cost_micros, tokens, until_us)
     said = {"who": who, "cost_micros": cost_micros, "tokens": tokens, "until_us": until_us, "reason": reason}
-    event = _event(gov, "budget.raised", by.actor, now_us, budget=budget_id, raise_id=one.id, **said)
+    event = fleet_event(gov, "budget.raised", by.actor, now_us, budget=budget_id, raise_id=one.id, **said)
     changed = BudgetChanged(budget_id, (), raise_id=one.id)
     claim = _Claim(gov, command_id, "budget-raise", digest, changed)
     if not budgets.raise_limit(gov.store, one, reason=reason, by=by.actor, event=event, claim=claim):
@@ -267,11 +200,6 @@ def _released(gov: Governance, action: ActionRow, by: Author, reason: str) -> Ch
     return change if before is None else replace(change, columns={**change.columns, "ticket_id": before})
 
 
-def _event(gov: Governance, kind: str, actor: str, now_us: int, **payload: object) -> Event:
-    session_id = in_force(gov, CONTROL_STREAM, now_us).session.id
-    return Event(session_id, kind, actor, now_us, payload={key: said for key, said in payload.items() if said})
-
-
 def _reason(reason: str) -> str:
     if not reason.strip():
         raise InvalidOption("reason", reason, "a sentence for the trail")
@@ -293,13 +221,9 @@ class _Claim:
 
 
 def _earlier(gov: Governance, command_id: str | None, digest: str) -> BudgetChanged | None:
-    found = commands.find(gov.store, command_id) if command_id is not None else None
-    if found is None:
+    said = first_answer(gov, command_id, digest)
+    if said is None:
         return None
-    kind, known_digest, answer = found
-    if known_digest != digest:
-        raise CommandConflict(command_id, f"a call of kind {kind}")
-    said = json.loads(answer)
     return BudgetChanged(said["budget_id"], (), repeated=True, raise_id=said["raise_id"])
 
 

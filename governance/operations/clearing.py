@@ -18,7 +18,7 @@ from governance.operations.context import Governance
 from governance.operations.principals import require
 from governance.operations.switches import board_now, read_switch, subject_of, switch_event, with_more
 from governance.store import actions, sweeps, switches
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import apply, apply_each
 
 _BATCH: Final = 500

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection
 
@@ -28,7 +29,7 @@ class Decided:
     grant_id: str | None = None
 
 
-class _TakenError(Exception):
+class TakenError(Exception):
     """Another caller took the command_id between our look and our claim."""
 
 
@@ -37,15 +38,23 @@ def fingerprint(*content: object) -> str:
     return sha256(canonical_json(list(content)))
 
 
-def earlier(gov: Governance, command_id: str | None, digest: str) -> list[Decided] | None:
-    """The first answer to `command_id`. Raises CommandConflict when it was given for other content."""
+def first_answer(gov: Governance, command_id: str | None, digest: str) -> Any | None:
+    """What was kept as the answer to `command_id`. Raises CommandConflict when it was given for other content."""
     found = commands.find(gov.store, command_id) if command_id is not None else None
     if found is None:
         return None
     kind, known_digest, answer = found
     if known_digest != digest:
         raise CommandConflict(command_id, f"a call of kind {kind}")
-    return [Decided(one["action_id"], State(one["state"]), True, one.get("grant_id")) for one in json.loads(answer)]
+    return json.loads(answer)
+
+
+def earlier(gov: Governance, command_id: str | None, digest: str) -> list[Decided] | None:
+    """The first decision by `command_id`. Raises CommandConflict when it was given for other content."""
+    said = first_answer(gov, command_id, digest)
+    if said is None:
+        return None
+    return [Decided(one["action_id"], State(one["state"]), True, one.get("grant_id")) for one in said]
 
 
 def commanded(
@@ -63,13 +72,13 @@ def commanded(
         with gov.store.transaction() as connection:
             at_us = gov.clock.now_us()
             if command_id is not None and not commands.claim(connection, command_id, kind, digest, answer, at_us):
-                raise _TakenError
+                raise TakenError
             for change in sorted(changes, key=lambda change: change.expected.id):
                 if not apply_in(connection, change):
                     hint = "somebody decided at the same moment, and nothing was changed: look again"
                     raise StateConflict("action", change.expected.id, "moving", kind, hint)
             also(connection)
-    except _TakenError:
+    except TakenError:
         first = earlier(gov, command_id, digest)
         assert first is not None
         return first

@@ -1,6 +1,5 @@
 """The directory of users, teams and orgs: replaced as a whole by a file, and asked whom an action is charged to."""
 
-import json
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -11,8 +10,8 @@ from governance.core.directory import Directory
 from governance.core.events import Event
 from governance.core.identity import Identity, Membership, Resolved, resolve
 from governance.core.principals import OPERATOR, Principal, require
-from governance.errors import CommandConflict, NotFound
-from governance.operations.commanded import fingerprint
+from governance.errors import NotFound
+from governance.operations.commanded import TakenError, fingerprint, first_answer
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.sessions import in_force
 from governance.store import commands
@@ -57,10 +56,6 @@ class MemberLine:
     user: str | None
 
 
-class _TakenError(Exception):
-    """Another caller took the command_id between our look and our claim."""
-
-
 def load(gov: Governance, directory: Directory, *, by: Principal, command_id: str | None = None) -> Loaded:
     """Replaces the directory as a whole; admissions from its commit on go by it. Raises NotAllowed, CommandConflict."""
     require(by, OPERATOR)
@@ -78,13 +73,13 @@ def load(gov: Governance, directory: Directory, *, by: Principal, command_id: st
         if command_id is not None and not commands.claim(
             connection, command_id, _KIND, digest, canonical_json(payload), now_us
         ):
-            raise _TakenError
+            raise TakenError
         append_in(connection, Event(session_id, "identities.loaded", by.actor, now_us, payload=payload))
         loaded.append(told)
 
     try:
         store_directory.replace(gov.store, directory, by=by.actor, at_us=now_us, also=tell)
-    except _TakenError:
+    except TakenError:
         first = _earlier(gov, command_id, digest)
         assert first is not None
         return first
@@ -135,10 +130,5 @@ def show_identity(gov: Governance, claimed: Identity) -> Resolved:
 
 
 def _earlier(gov: Governance, command_id: str | None, digest: str) -> Loaded | None:
-    found = commands.find(gov.store, command_id) if command_id is not None else None
-    if command_id is None or found is None:
-        return None
-    kind, known_digest, answer = found
-    if known_digest != digest:
-        raise CommandConflict(command_id, f"a call of kind {kind}")
-    return Loaded(**json.loads(answer), repeated=True)
+    said = first_answer(gov, command_id, digest)
+    return None if said is None else Loaded(**said, repeated=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from governance.operations import notify
 from governance.operations.context import Governance
 from governance.store import sweeps
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 KIND = "action.in_doubt"
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from governance.core.budgets import SCOPE, budget_of
 from governance.core.ledger import Unit
 from governance.operations.context import Governance
-from governance.operations.reports import BeatLine, WorkerLine, list_beats, list_budgets, list_workers
+from governance.operations.processes import BeatLine, WorkerLine, list_beats, list_workers
+from governance.operations.reports import list_budgets
 from governance.operations.switches import board_now
 from governance.store import metrics
 

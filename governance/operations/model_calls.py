@@ -9,8 +9,7 @@ from typing import TypeAlias
 
 from governance.core.admit import Exhausted
 from governance.core.budgets import model_patterns
-from governance.core.changes import Author
-from governance.core.events import Event
+from governance.core.changes import Author, event_of
 from governance.core.model_calls import ModelCall
 from governance.core.models import ModelAllowed, ModelGovernor, ModelRefused, named
 from governance.core.plans import OnExhausted
@@ -20,7 +19,7 @@ from governance.core.switches import stopping
 from governance.core.transitions import model_denied
 from governance.errors import NotFound
 from governance.operations.answers import Admitted
-from governance.operations.budgets import charges_now, exhausted_event
+from governance.operations.charges import charges_now, exhausted_event
 from governance.operations.context import Governance
 from governance.operations.sessions import pinned_policy
 from governance.operations.switches import board_at, payer_of, subject_of
@@ -89,26 +88,22 @@ def ask(
     return MayCall(access, prices_of(policy.models, model, input_tokens=input_tokens, at_us=now_us, api_url=api_url))
 
 
-def no_room(gov: Governance, running: Admitted, policy: Policy, short: NoRoom) -> MayNotCall | NotOwned:
+def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, short: NoRoom) -> MayNotCall | NotOwned:
     """A call did not fit into a budget: the refusal that names it. Raises StoreUnavailable."""
     ref, now_us = running.ref, gov.clock.now_us()
-    charge, _ = charges_now(gov, policy, payer_of(running.action), now_us).accounts.get(short.account.id, (None, None))
+    payer = payer_of(running.action)
+    charge, _ = charges_now(gov, policy, payer, now_us).accounts.get(short.account.id, (None, None))
     found = Exhausted(short.account, short.wanted, charge, OnExhausted.DENY)
     by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
-    told = exhausted_event(ref, by, found, outcome="model call refused", session_id=ref.session_id)
+    told = exhausted_event(
+        ref, by, found, outcome="model call refused", session_id=ref.session_id, payer=payer, model=model
+    )
     return MayNotCall(found.rule, found.reason) if events.append_owned(gov.store, told) else NotOwned()
 
 
 def record(gov: Governance, running: Admitted, call: ModelCall) -> bool:
     """Writes down a call that is over; False when the attempt no longer runs its action. Raises StoreUnavailable."""
     ref = running.ref
-    event = Event(
-        session_id=ref.session_id,
-        kind="model.called",
-        actor=f"attempt:{ref.id}:{ref.attempt}",
-        at_us=call.at_us,
-        action_id=ref.id,
-        attempt=ref.attempt,
-        payload={**call.payload(), **named(payer_of(running.action))},
-    )
+    by = Author(f"attempt:{ref.id}:{ref.attempt}", call.at_us)
+    event = event_of("model.called", ref, by, None, {**call.payload(), **named(payer_of(running.action))})
     return store.record(gov.store, ref, call, event)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Final
 
 from governance.operations.context import Governance
-from governance.operations.reports import WorkerLine, list_beats, list_workers
+from governance.operations.processes import WorkerLine, list_beats, list_workers
 
 # Who has been silent for longer is none of this probe's business.
 _HEARD_S: Final = 3600.0

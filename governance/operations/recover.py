@@ -19,7 +19,7 @@ from governance.core.transitions import denied
 from governance.operations.context import Governance
 from governance.operations.switches import killing
 from governance.store import actions, events, sweeps, workers
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import apply
 
 _BATCH = 200

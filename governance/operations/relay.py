@@ -6,7 +6,7 @@ from governance.core.changes import Author
 from governance.core.transitions import released
 from governance.operations.context import Governance
 from governance.store import actions, echoes, sweeps
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 from governance.store.changes import apply
 
 

@@ -1,6 +1,5 @@
 """What people look at: actions, tickets, events, budgets and workers as they are now. Nothing here changes anything."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -13,7 +12,7 @@ from governance.core.principals import Principal
 from governance.core.tickets import TicketState
 from governance.errors import NotFound
 from governance.operations.context import Governance
-from governance.store import action_reports, beats, events, ledger, model_calls, tickets, workers
+from governance.store import action_reports, events, ledger, model_calls, tickets
 from governance.store import sessions as store_sessions
 
 _Row = TypeVar("_Row")
@@ -169,35 +168,6 @@ class BudgetLine:
         return None if self.limit_amount is None else self.limit_amount - self.posted - self.held
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerLine:
-    """A process that runs actions and has not said goodbye, and for how many real seconds it has been silent.
-
-    `host`, `queues`, `slots` and `ready_us` are what a worker says of itself; None of any other process.
-    """
-
-    id: str
-    pid: int
-    started_us: int
-    heartbeat_us: int
-    silent_s: float
-    alive: bool
-    host: str | None
-    queues: tuple[str, ...] | None
-    slots: int | None
-    ready_us: int | None  # since when it takes traffic
-
-
-@dataclass(frozen=True, slots=True)
-class BeatLine:
-    """A scheduler that has not said goodbye, and for how many real seconds it has been silent."""
-
-    id: str
-    host: str
-    silent_s: float
-    alive: bool
-
-
 def list_actions(gov: Governance, *, state: State | None, session_id: str | None, limit: int) -> list[ActionLine]:
     """The newest first."""
     found = action_reports.listing(gov.store, state=state, session_id=session_id, limit=limit)
@@ -268,28 +238,6 @@ def list_budgets(gov: Governance, *, session_id: str | None, budget_id: str | No
         raise NotFound("session", session_id, "acp budget show lists the open ones")
     found = ledger.listing(gov.store, session_id=session_id, budget_id=budget_id, now_us=gov.clock.now_us())
     return [_taken(BudgetLine, row, unit=Unit(row["unit"])) for row in found]
-
-
-def list_workers(gov: Governance, *, silent_s_max: float) -> list[WorkerLine]:
-    """Workers that were heard of within the last `silent_s_max` real seconds, the liveliest first."""
-    now_us = gov.clock.now_us()
-    lines = []
-    for row in workers.heard_of(gov.store, now_us - gov.clock.span_us(silent_s_max)):
-        silent_s = max(0.0, gov.clock.real_s(now_us - row["heartbeat_us"]))
-        queues = None if row["queues"] is None else tuple(json.loads(row["queues"]))
-        alive = silent_s < gov.limits.lease_s
-        lines.append(_taken(WorkerLine, row, silent_s=round(silent_s, 1), alive=alive, queues=queues))
-    return lines
-
-
-def list_beats(gov: Governance, *, silent_s_max: float) -> list[BeatLine]:
-    """Schedulers that were heard of within the last `silent_s_max` real seconds, the liveliest first."""
-    now_us = gov.clock.now_us()
-    lines = []
-    for beat_id, host, heartbeat_us in beats.heard_of(gov.store, now_us - gov.clock.span_us(silent_s_max)):
-        silent_s = max(0.0, gov.clock.real_s(now_us - heartbeat_us))
-        lines.append(BeatLine(beat_id, host, round(silent_s, 1), silent_s < gov.limits.lease_s))
-    return lines
 
 
 def _ticket(row: Mapping[Any, Any]) -> TicketLine:

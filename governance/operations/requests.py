@@ -14,7 +14,7 @@ from governance.core.tickets import MoveTicket, TicketState
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
 from governance.operations.context import Governance
 from governance.store import actions, events, tickets
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 _RISKY = (Risk.HIGH, Risk.CRITICAL)
 

@@ -20,7 +20,7 @@ from governance.operations.audit import PRUNED, seal, sealed_events
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.principals import require
 from governance.operations.sessions import in_force
-from governance.store import checkpoints, retention
+from governance.store import aged_accounts, checkpoints, retention
 from governance.store.engine import Store
 from governance.store.retention import Aged
 
@@ -166,20 +166,20 @@ def _sum_up(gov: Governance, cutoff_us: int, actor: str, reason: str, allowance:
     summed_up = 0
     kept: set[str] = set()
     while not allowance.spent:
-        found = [one for one in retention.aged_accounts(gov.store, cutoff_us, _BATCH) if one not in kept]
+        found = [one for one in aged_accounts.listed(gov.store, cutoff_us, _BATCH) if one not in kept]
         for account_id in found:
             now_us = gov.clock.now_us()
             session = in_force(gov, CONTROL_STREAM, now_us).session
             said = {"account": account_id, "reason": reason, "cutoff_us": cutoff_us}
             event = Event(session.id, "budget.summed_up", actor, now_us, payload=said)
-            if retention.sum_up(gov.store, account_id, event):
+            if aged_accounts.sum_up(gov.store, account_id, event):
                 summed_up += 1
             else:
                 kept.add(account_id)
         if not found:
             break
         allowance.spend(len(found))
-    while not allowance.spent and (deleted := retention.clear_summed_up(gov.store, _BATCH)):
+    while not allowance.spent and (deleted := aged_accounts.clear_summed_up(gov.store, _BATCH)):
         allowance.spend(deleted)
     return summed_up
 

@@ -23,7 +23,7 @@ from governance.core.switches import Scope
 from governance.core.transitions import carried
 from governance.core.windows import Window, window_at
 from governance.errors import InvalidOption, NotFound, StateConflict
-from governance.operations.budgets import end_raises
+from governance.operations.charges import end_raises
 from governance.operations.context import Governance
 from governance.operations.drills import drill_policy
 from governance.operations.principals import require

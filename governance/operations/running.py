@@ -5,15 +5,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from governance.core.changes import ActionRef
+from governance.core.changes import ActionRef, Author, event_of
 from governance.core.digest import canonical_json
-from governance.core.events import Event
 from governance.core.switches import Mode, Switch, stopping
 from governance.errors import AttemptFenced, InvalidOption
 from governance.operations.context import Governance
 from governance.operations.switches import board_at, subject_of
 from governance.store import actions, events
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
@@ -32,15 +31,7 @@ def emit(gov: Governance, ref: ActionRef, kind: str, payload: Mapping[str, objec
         raise InvalidOption("payload", kind, f"JSON ({problem})") from None
     if size > PAYLOAD_BYTES_MAX:
         raise InvalidOption("payload", f"{size} bytes", f"at most {PAYLOAD_BYTES_MAX} bytes of JSON")
-    event = Event(
-        session_id=ref.session_id,
-        kind=f"agent.{kind}",
-        actor=actor,
-        at_us=gov.clock.now_us(),
-        action_id=ref.id,
-        attempt=ref.attempt,
-        payload=payload,
-    )
+    event = event_of(f"agent.{kind}", ref, Author(actor, gov.clock.now_us()), None, payload)
     if not events.append_owned(gov.store, event):
         raise AttemptFenced(ref.id, ref.attempt)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from governance.core.switches import Mode, Scope, Switch
 from governance.operations.context import Governance
-from governance.operations.reports import list_workers
+from governance.operations.processes import list_workers
 from governance.store import action_reports, switches, tickets
 
 _SHOWN = 100

@@ -21,7 +21,7 @@ from governance.operations.principals import require
 from governance.operations.sessions import in_force
 from governance.store import events, sweeps, switches
 from governance.store import sessions as store_sessions
-from governance.store.actions import ActionRow
+from governance.store.action_rows import ActionRow
 
 GRACE_S: Final = 10.0
 _BATCH: Final = 500
@@ -133,7 +133,7 @@ def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:
 
 def payer_of(action: ActionRow) -> Payer:
     """The identity that an action is charged to, as it is recorded."""
-    return Payer(action.user, action.team, action.org, action.agent_id, action.stream)
+    return Payer.of(action.identity, action.agent_id, action.stream)
 
 
 def running_in(gov: Governance, switch: Switch) -> list[RunningAction]:

@@ -1,11 +1,12 @@
 """Budgets for code that uses models outside of actions: ask before, record afterwards, in the same ledger.
 
+Whom it is charged to is what the directory says now, as it is for actions: leaving out the org is no way around its
+budget.
 Only budgets are charged here: a session's account is an action's. Nothing is held between the two calls, so what is
 recorded counts even when it is more than was left. Whoever can, makes an action of it instead.
 """
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sqlalchemy import Connection
@@ -14,11 +15,14 @@ from governance.core.admit import Exhausted
 from governance.core.budgets import Charges, Payer
 from governance.core.digest import canonical_json
 from governance.core.events import Event
+from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
-from governance.errors import CommandConflict, InvalidOption
-from governance.operations.budgets import charges_now, end_raises, open_missing
-from governance.operations.commanded import fingerprint
+from governance.core.models import named
+from governance.errors import InvalidOption
+from governance.operations.charges import charges_now, end_raises, open_missing
+from governance.operations.commanded import TakenError, fingerprint, first_answer
 from governance.operations.context import CONTROL_STREAM, Governance
+from governance.operations.directory import identity_now
 from governance.operations.sessions import in_force
 from governance.operations.switches import board_now
 from governance.store import commands, ledger
@@ -34,7 +38,7 @@ class HasRoom:
 
 @dataclass(frozen=True, slots=True)
 class HasNoRoom:
-    """The tightest budget without room for it, named as a refusal names it."""
+    """The tightest budget without room for it, named as a refusal names it; or why nobody can be charged."""
 
     rule: str
     reason: str
@@ -50,10 +54,6 @@ class UsageRecorded:
     budgets: tuple[str, ...]
     exhausted: tuple[str, ...]
     repeated: bool = False
-
-
-class _TakenError(Exception):
-    """Another caller took the command_id between our look and our claim."""
 
 
 class TokenBudgetTracker:
@@ -74,9 +74,12 @@ class TokenBudgetTracker:
         tokens: int = 0,
     ) -> Checked:
         """Whether there is room for so much, without holding it. Raises InvalidOption, StoreUnavailable."""
-        payer = Payer(user, team, org, agent_id, stream)
         amounts = _amounts(cost_micros, tokens)
-        charges = self._opened(payer)
+        resolved = identity_now(self._gov, Identity(user, team, org))
+        refused = refusal(resolved, self._gov.policy.require_identity)
+        if refused is not None:
+            return HasNoRoom(*refused)
+        charges = self._opened(Payer.of(resolved.identity, agent_id, stream))
         short = exhausted(ledger.accounts(self._gov.store, list(charges.accounts)), amounts)
         if short is None:
             return HasRoom(tuple(charge.budget.id for charge in charges.charges))
@@ -98,22 +101,31 @@ class TokenBudgetTracker:
     ) -> UsageRecorded:
         """Posts what was used to every budget of this identity, all or none, once for each command_id.
 
+        It was used, so it counts also where the identity contradicts the directory: then for whom the directory says.
         Raises InvalidOption, CommandConflict when the command_id was used for other content, StoreUnavailable.
         """
-        payer = Payer(user, team, org, agent_id, stream)
         amounts = _amounts(cost_micros, tokens)
         digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens)
         if (first := self._earlier(command_id, digest)) is not None:
             return first
+        payer = Payer.of(self._charged(Identity(user, team, org)), agent_id, stream)
         charges = self._opened(payer)
         session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
         try:
             with self._gov.store.transaction() as connection:
-                return self._posted(connection, session_id, charges, amounts, command_id, digest)
-        except _TakenError:
+                return self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
+        except TakenError:
             taken = self._earlier(command_id, digest)
             assert taken is not None, "it was taken"
             return taken
+
+    def _charged(self, claimed: Identity) -> Identity:
+        """Whom the directory charges, whatever of the claim it has to pass over."""
+        for said in (claimed, replace(claimed, org=None)):
+            resolved = identity_now(self._gov, said)
+            if resolved.contradiction is None:
+                return resolved.identity
+        return identity_now(self._gov, Identity(claimed.user)).identity
 
     def _opened(self, payer: Payer) -> Charges:
         """What an identity is charged to now, with every account open."""
@@ -132,6 +144,7 @@ class TokenBudgetTracker:
         self,
         connection: Connection,
         session_id: str,
+        payer: Payer,
         charges: Charges,
         amounts: dict[Unit, int],
         command_id: str | None,
@@ -148,20 +161,16 @@ class TokenBudgetTracker:
         )
         answer = canonical_json({"budgets": list(recorded.budgets), "exhausted": list(recorded.exhausted)})
         if command_id is not None and not commands.claim(connection, command_id, "usage", digest, answer, now_us):
-            raise _TakenError
+            raise TakenError
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
-            append_in(connection, _exhausted(session_id, source, account, charges, now_us))
+            append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))
         return recorded
 
     def _earlier(self, command_id: str | None, digest: str) -> UsageRecorded | None:
-        found = commands.find(self._gov.store, command_id) if command_id is not None else None
-        if found is None:
+        said = first_answer(self._gov, command_id, digest)
+        if said is None:
             return None
-        kind, known_digest, answer = found
-        if known_digest != digest:
-            raise CommandConflict(command_id, f"a call of kind {kind}")
-        said = json.loads(answer)
         return UsageRecorded(tuple(said["budgets"]), tuple(said["exhausted"]), repeated=True)
 
 
@@ -172,7 +181,7 @@ def _amounts(cost_micros: int, tokens: int) -> dict[Unit, int]:
     return {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
 
 
-def _exhausted(session_id: str, source: str, account: Account, charges: Charges, now_us: int) -> Event:
+def _exhausted(session_id: str, source: str, account: Account, charges: Charges, payer: Payer, now_us: int) -> Event:
     charge, _ = charges.accounts[account.id]
     payload = {
         "budget": charge.budget.id,
@@ -184,5 +193,6 @@ def _exhausted(session_id: str, source: str, account: Account, charges: Charges,
         "held": account.held,
         "resets_us": account.resets_us,
         "outcome": "recorded",
+        **named(payer),
     }
     return Event(session_id, "budget.exhausted", source, now_us, payload=payload)

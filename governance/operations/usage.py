@@ -31,7 +31,7 @@ class LimitsReport:
 
 
 def used(gov: Governance, by: By, window: Span) -> UsageReport:
-    """What was really posted, until now. By model it is the one that the action declared."""
+    """What was really posted, until now. By model an attempt is one of each that it called."""
     until_us = gov.clock.now_us()
     since_us = until_us - LAYOUTS[window].window_us
     found = usage.posted(gov.store, by, since_us, until_us + 1)

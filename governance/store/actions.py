@@ -6,150 +6,15 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from governance.core.actions import State
-from governance.core.changes import ActionRef
-from governance.core.identity import (
-    Identity,
-    Membership,
-    Part,
-    Resolved,
-    claimed_of,
-    filled_text,
-    parse_filled,
-    resolve,
-)
+from governance.core.identity import Membership, Part, Resolved, filled_text, resolve
 from governance.core.ledger import Account, Hold, Unit
-from governance.core.signing import Signable
-from governance.core.tickets import Ticket, TicketState
 from governance.store.accounts import ACCOUNTS
+from governance.store.action_rows import COLUMNS, FROM, ActionRow, row_of
 from governance.store.engine import Store
 from governance.store.epochs import EPOCH
 
-
-@dataclass(frozen=True, slots=True)
-class ActionRow:
-    """An action as admission reads it."""
-
-    ref: ActionRef
-    command_id: str
-    name: str
-    digest: str
-    stream: str
-    idempotent: bool
-    direct: bool
-    risk: str
-    resource: str | None
-    model: str | None
-    agent_id: str | None
-    user: str | None
-    team: str | None
-    org: str | None
-    filled: str | None
-    signature: str | None
-    cost_micros: int
-    tokens: int
-    correlation_id: str
-    message: str
-    rule: str | None
-    reason: str | None
-    guidance: str | None
-    suggest: str | None
-    result: str | None
-    error_type: str | None
-    error: str | None
-    not_before_us: int | None
-    expires_us: int | None
-    lease_worker: str | None
-    lease_child: str | None
-    created_us: int
-    started_us: int | None
-    published_us: int | None
-    publish_count: int
-    delivered_us: int | None
-    grant_id: str | None
-    switch_id: str | None
-    ticket: Ticket | None
-
-    @property
-    def identity(self) -> Identity:
-        return Identity(self.user, self.team, self.org)
-
-    @property
-    def signable(self) -> Signable:
-        return Signable(
-            action_id=self.ref.id,
-            command_id=self.command_id,
-            name=self.name,
-            stream=self.stream,
-            agent_id=self.agent_id,
-            claimed=self.claimed,
-            risk=self.risk,
-            idempotent=self.idempotent,
-            direct=self.direct,
-            model=self.model,
-            cost_micros=self.cost_micros,
-            tokens=self.tokens,
-            correlation_id=self.correlation_id,
-            digest=self.digest,
-            resource=self.resource,
-            message=self.message,
-        )
-
-    @property
-    def claimed(self) -> Identity:
-        """What of it the caller said."""
-        return claimed_of(self.identity, parse_filled(self.filled))
-
-
-_ACTION = (
-    "id",
-    "session_id",
-    "state",
-    "attempt",
-    "command_id",
-    "name",
-    "digest",
-    "stream",
-    "idempotent",
-    "direct",
-    "risk",
-    "resource",
-    "model",
-    "agent_id",
-    "user",
-    "team",
-    "org",
-    "filled",
-    "signature",
-    "cost_micros",
-    "tokens",
-    "correlation_id",
-    "message",
-    "rule",
-    "reason",
-    "guidance",
-    "suggest",
-    "result",
-    "error_type",
-    "error",
-    "not_before_us",
-    "expires_us",
-    "lease_worker",
-    "lease_child",
-    "created_us",
-    "started_us",
-    "published_us",
-    "publish_count",
-    "delivered_us",
-    "grant_id",
-    "switch_id",
-)
-_TICKET = ("id", "state", "digest", "rule", "policy_hash", "chain_hash", "step")
-_COLUMNS = ", ".join([f'a."{column}"' for column in _ACTION] + [f"t.{column}" for column in _TICKET])
-_FROM = "FROM actions a LEFT JOIN tickets t ON t.id = a.ticket_id"
 # What a user's team belongs to counts before what a team that is only claimed does.
 _DIRECTORY = """LEFT JOIN users du ON du.id = a."user" LEFT JOIN teams dt ON dt.id = coalesce(du.team, a.team)"""
-_WIDTH = len(_ACTION) + len(_TICKET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,17 +33,17 @@ class Gathered:
 
 _ACCOUNT = "c.id, c.unit, c.limit_amount, c.posted, c.held, c.window_end_us"
 # One row, however many accounts: they come as JSON in it.
-_GATHER_POSTGRESQL = f"""SELECT {_COLUMNS}, (SELECT CAST(json_agg(json_build_array({_ACCOUNT}, c.stripes)) AS text)
+_GATHER_POSTGRESQL = f"""SELECT {COLUMNS}, (SELECT CAST(json_agg(json_build_array({_ACCOUNT}, c.stripes)) AS text)
         FROM {ACCOUNTS} c WHERE c.id = ANY(CAST(:accounts AS text[]))), {EPOCH}, du.team, dt.org
-        {_FROM} {_DIRECTORY} WHERE a.id = :id"""
+        {FROM} {_DIRECTORY} WHERE a.id = :id"""
 
 
 @lru_cache(maxsize=64)
 def _gather_sqlite(accounts: int) -> str:
     names = ", ".join(f":account{n}" for n in range(accounts))
-    return f"""SELECT {_COLUMNS}, (SELECT json_group_array(json_array({_ACCOUNT}, 1))
+    return f"""SELECT {COLUMNS}, (SELECT json_group_array(json_array({_ACCOUNT}, 1))
             FROM accounts c WHERE c.id IN ({names})), {EPOCH}, du.team, dt.org
-        {_FROM} {_DIRECTORY} WHERE a.id = :id"""
+        {FROM} {_DIRECTORY} WHERE a.id = :id"""
 
 
 def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> Gathered | None:
@@ -192,7 +57,7 @@ def gather(store: Store, action_id: str, account_ids: Sequence[str]) -> Gathered
         return None
     *row, accounts_json, epoch, team, org = found[0]
     accounts = accounts_of(accounts_json)
-    recorded = _action(row)
+    recorded = row_of(row)
     resolved = resolve(recorded.claimed, Membership(team, org))
     filled = filled_text(resolved.filled)
     if (resolved.identity, filled) == (recorded.identity, recorded.filled):
@@ -206,18 +71,18 @@ def accounts_of(text: str | None) -> tuple[Account, ...]:
 
 
 def find(store: Store, action_id: str) -> ActionRow | None:
-    found = store.read(f"SELECT {_COLUMNS} {_FROM} WHERE a.id = :id", {"id": action_id})
-    return _action(found[0]) if found else None
+    found = store.read(f"SELECT {COLUMNS} {FROM} WHERE a.id = :id", {"id": action_id})
+    return row_of(found[0]) if found else None
 
 
 def find_by_command(store: Store, command_id: str, action_id: str) -> ActionRow | None:
     """The action that owns `command_id`, else the one that has `action_id`."""
     found = store.read(
-        f"""SELECT {_COLUMNS} {_FROM} WHERE a.command_id = :command OR a.id = :id
+        f"""SELECT {COLUMNS} {FROM} WHERE a.command_id = :command OR a.id = :id
             ORDER BY CASE WHEN a.command_id = :command THEN 0 ELSE 1 END LIMIT 1""",
         {"command": command_id, "id": action_id},
     )
-    return _action(found[0]) if found else None
+    return row_of(found[0]) if found else None
 
 
 def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
@@ -287,18 +152,6 @@ def unpublish(store: Store, action_id: str) -> None:
 
 def listed(store: Store, where: str, values: dict[str, Any]) -> list[ActionRow]:
     """The actions under a condition, in order of creation; a limit in it goes before their tickets are looked up."""
-    sql = f"""SELECT {_COLUMNS} FROM (SELECT * FROM actions a WHERE {where}) a
+    sql = f"""SELECT {COLUMNS} FROM (SELECT * FROM actions a WHERE {where}) a
         LEFT JOIN tickets t ON t.id = a.ticket_id ORDER BY a.created_us, a.id"""
-    return [_action(row) for row in store.read(sql, values)]
-
-
-def _action(row: Sequence[Any]) -> ActionRow:
-    id_, session_id, state, attempt, *columns = row[: len(_ACTION)]
-    ticket_id, ticket_state, *ticket = row[len(_ACTION) : _WIDTH]
-    named = dict(zip(_ACTION[4:], columns, strict=True))
-    named |= {"idempotent": bool(named["idempotent"]), "direct": bool(named["direct"])}
-    return ActionRow(
-        ref=ActionRef(id_, session_id, State(state), attempt),
-        ticket=Ticket(ticket_id, TicketState(ticket_state), *ticket) if ticket_id else None,
-        **named,
-    )
+    return [row_of(row) for row in store.read(sql, values)]

@@ -14,6 +14,7 @@ from governance.core.ledger import Unit
 from governance.core.rollups import ALL, FLEET, HOUR_US, Figure, Row, latency_bound_ms
 from governance.core.tickets import TicketState
 from governance.store.engine import Reader, Store, rows
+from governance.store.usage import PARTS
 
 _IN_HOUR: Final = """FROM events e JOIN sessions s ON s.id = e.session_id
     WHERE e.at_us >= :start AND e.at_us < :end AND e.session_id NOT IN (SELECT session_id FROM drills)"""
@@ -221,15 +222,22 @@ def _sum_cost(
         else "json_each(e.payload, '$.posted') p"
     )
     found = reader.read(
-        f"""SELECT s.stream, sum(CAST(p.value AS bigint)) FROM events e JOIN sessions s ON s.id = e.session_id
-                CROSS JOIN {posted}
-            WHERE e.at_us >= :start AND e.at_us < :end AND e.session_id NOT IN (SELECT session_id FROM drills)
-                AND e.state IS NOT NULL AND e.state <> 'running'
-                AND p.key LIKE :account GROUP BY 1""",
+        f"""WITH attempts AS (
+                SELECT s.stream, e.action_id, e.attempt, a.model, 0 AS actions, 0 AS tokens,
+                    sum(CAST(p.value AS bigint)) AS micros
+                FROM events e JOIN sessions s ON s.id = e.session_id LEFT JOIN actions a ON a.id = e.action_id
+                    CROSS JOIN {posted}
+                WHERE e.at_us >= :start AND e.at_us < :end AND e.session_id NOT IN (SELECT session_id FROM drills)
+                    AND e.state IS NOT NULL AND e.state <> 'running' AND p.key LIKE :account
+                GROUP BY 1, 2, 3, 4),
+            {PARTS}
+            SELECT stream, model, sum(micros) FROM parts GROUP BY 1, 2""",
         {**span, "account": f"session:%:{Unit.COST}"},
     )
-    for stream, micros in found:
+    for stream, model, micros in found:
         tally[stream, Figure.COST, "micros"] += int(micros)
+        if model is not None and micros:
+            tally[stream, Figure.MODEL_COST, model] += int(micros)
 
 
 def _count_drills(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:

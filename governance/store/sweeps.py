@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from governance.store.actions import ActionRow, listed
+from governance.store.action_rows import ActionRow
+from governance.store.actions import listed
 from governance.store.engine import Store
 
 # What the sweeps look for goes by creation, not by id: the index of what is live ends there, and an order by id would

@@ -1,4 +1,7 @@
-"""Usage as the ledger has it: entries of session accounts by what their actions say, and accounts with a limit."""
+"""Usage as the ledger has it: entries of session accounts by what their actions say, and accounts with a limit.
+
+By model it is what the attempts' calls were of; what no call accounts for is of the model that the action declares.
+"""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -6,13 +9,13 @@ from typing import Any, Final
 from governance.core.ledger import Unit
 from governance.core.usage import By
 from governance.core.windows import DAY_US
+from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader
 
 _COLUMNS: Final = {
     By.USER: 'a."user"',
     By.TEAM: "a.team",
     By.ORG: "a.org",
-    By.MODEL: "a.model",
     By.AGENT: "a.agent_id",
     By.STREAM: "a.stream",
 }
@@ -21,27 +24,54 @@ _COLUMNS: Final = {
 _LATE_US: Final = 31 * DAY_US
 
 
+_POSTED: Final = f"""sum(CASE WHEN c.unit = '{Unit.ACTIONS}' THEN e.posted_delta ELSE 0 END) AS actions,
+        sum(CASE WHEN c.unit = '{Unit.TOKENS}' THEN e.posted_delta ELSE 0 END) AS tokens,
+        sum(CASE WHEN c.unit = '{Unit.COST}' THEN e.posted_delta ELSE 0 END) AS micros
+    FROM accounts c JOIN entries e ON e.account_id = c.id JOIN actions a ON a.id = e.action_id
+    WHERE c.scope = 'session' AND c.window_end_us > :late AND c.window_start_us < :until
+        AND e.at_us >= :start AND e.at_us < :until AND e.posted_delta > 0
+        AND c.scope_id NOT IN (SELECT session_id FROM drills)"""
+#: `parts` (stream, action_id, attempt, model, actions, tokens, micros): what `attempts`, of the same columns and the
+#: models that their actions declare, have posted, by the model that used it. An attempt counts for each of its models.
+PARTS: Final = """calls AS (
+        SELECT t.stream, t.action_id, t.attempt, m.model, t.actions, sum(m.tokens_input + m.tokens_output) AS tokens,
+            sum(m.cost_micros) AS micros
+        FROM attempts t JOIN model_calls m ON m.action_id = t.action_id AND m.attempt = t.attempt
+        GROUP BY t.stream, t.action_id, t.attempt, m.model, t.actions),
+    explained AS (
+        SELECT action_id, attempt, sum(tokens) AS tokens, sum(micros) AS micros FROM calls GROUP BY 1, 2),
+    remaining AS (
+        SELECT t.stream, t.action_id, t.attempt, t.model, t.actions,
+            CASE WHEN t.tokens > coalesce(x.tokens, 0) THEN t.tokens - coalesce(x.tokens, 0) ELSE 0 END AS tokens,
+            CASE WHEN t.micros > coalesce(x.micros, 0) THEN t.micros - coalesce(x.micros, 0) ELSE 0 END AS micros
+        FROM attempts t LEFT JOIN explained x ON x.action_id = t.action_id AND x.attempt = t.attempt
+        WHERE x.action_id IS NULL OR t.tokens > x.tokens OR t.micros > x.micros),
+    parts AS (
+        SELECT stream, action_id, attempt, model, max(actions) AS actions, sum(tokens) AS tokens, sum(micros) AS micros
+        FROM (SELECT * FROM calls UNION ALL SELECT * FROM remaining) AS every
+        GROUP BY stream, action_id, attempt, model)"""
+_ORDER: Final = "GROUP BY 1 ORDER BY 4 DESC, 3 DESC, 2 DESC, 1"
+
+
 def posted(reader: Reader, by: By, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:
     """(name, actions, tokens, micro-USD) posted in [from, until) on sessions' accounts: the same money on other scopes
     is not spent again. What drills do is left out."""
-    return reader.read(
-        f"""SELECT {_COLUMNS[by]} AS name,
-                sum(CASE WHEN c.unit = '{Unit.ACTIONS}' THEN e.posted_delta ELSE 0 END),
-                sum(CASE WHEN c.unit = '{Unit.TOKENS}' THEN e.posted_delta ELSE 0 END),
-                sum(CASE WHEN c.unit = '{Unit.COST}' THEN e.posted_delta ELSE 0 END)
-            FROM accounts c JOIN entries e ON e.account_id = c.id JOIN actions a ON a.id = e.action_id
-            WHERE c.scope = 'session' AND c.window_end_us > :late AND c.window_start_us < :until
-                AND e.at_us >= :start AND e.at_us < :until AND e.posted_delta > 0
-                AND c.scope_id NOT IN (SELECT session_id FROM drills)
-            GROUP BY 1 ORDER BY 4 DESC, 3 DESC, 2 DESC, 1""",
-        {"start": from_us, "until": until_us, "late": from_us - _LATE_US},
-    )
+    span = {"start": from_us, "until": until_us, "late": from_us - _LATE_US}
+    if by is By.MODEL:
+        return reader.read(
+            f"""WITH attempts AS (
+                    SELECT a.stream, e.action_id, e.attempt, a.model, {_POSTED} GROUP BY 1, 2, 3, 4),
+                {PARTS}
+                SELECT model, sum(actions), sum(tokens), sum(micros) FROM parts {_ORDER}""",
+            span,
+        )
+    return reader.read(f"SELECT {_COLUMNS[by]} AS name, {_POSTED} {_ORDER}", span)
 
 
 def limited(reader: Reader, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:
     """(id, scope, unit, window start, limit, posted, held) of accounts with a limit whose window touches the span."""
     return reader.read(
-        """SELECT id, scope, unit, window_start_us, limit_amount, posted, held FROM accounts
+        f"""SELECT id, scope, unit, window_start_us, limit_amount, posted, held FROM {ACCOUNTS} c
             WHERE limit_amount IS NOT NULL AND window_end_us > :start AND window_start_us < :until
                 AND scope_id NOT IN (SELECT session_id FROM drills)
             ORDER BY window_start_us, id""",

@@ -235,9 +235,11 @@ def _wide_sql(
         )
     sets = ", ".join(f'"{column}" = :s_{column}' for column in columns)
     parts.append(f"moved AS (UPDATE actions SET {sets} FROM passed WHERE actions.id = :g_id RETURNING 1)")
-    parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed)")
+    told = " RETURNING 1" if echo else ""
+    parts.append(f"event AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {EVENT_PARAMETERS} FROM passed{told})")
     if echo:
-        parts.append(f"echo AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {ECHO_PARAMETERS} FROM passed)")
+        # From what the event was written for: it comes after it in the trail.
+        parts.append(f"echo AS (INSERT INTO events ({EVENT_COLUMNS}) SELECT {ECHO_PARAMETERS} FROM event)")
     if closing:
         parts += [
             """closing AS MATERIALIZED (SELECT c.* FROM found, unnest(

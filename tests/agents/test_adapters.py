@@ -3,7 +3,6 @@ again once somebody decided.
 """
 
 import asyncio
-import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from acp_tasks.agents.tool_call import agent_run, answer
 from governance.errors import CommandConflict, InvalidOption, ToolCallParked
 from tests.support.fleet import Shop, assert_intact, settle
 
-_numbers = itertools.count()
 DIRECTED = """!call t_add {"x": 2, "y": 3}
 !call t_never {}
 !call t_boom {}
@@ -43,16 +41,10 @@ MADE = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def shop(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker_address: str
-) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, broker_address: str) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("agents")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"agents_{next(_numbers)}")
-    shop = Shop(folder, url, broker_address, SHOP_INCLUDE="tests.support.tooling")
+    shop = Shop(folder, module_database_url, broker_address, SHOP_INCLUDE="tests.support.tooling")
     try:
         shop.worker().ready()
         yield shop

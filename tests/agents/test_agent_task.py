@@ -26,7 +26,15 @@ def model() -> Iterator[ScriptedModel]:
 @pytest.fixture(params=DATABASES)
 def shop(request: pytest.FixtureRequest, tmp_path: Path, broker_address: str, model: ScriptedModel) -> Iterator[Shop]:
     url = request.getfixturevalue(request.param)
-    shop = Shop(tmp_path, url, broker_address, SHOP_INCLUDE="tests.support.tooling", ACP_MODEL_URL=model.url)
+    shop = Shop(
+        tmp_path,
+        url,
+        broker_address,
+        SHOP_INCLUDE="tests.support.tooling",
+        ACP_MODEL_URL=model.url,
+        # Nothing that a run does by itself may leave what is signed: its waiting, its tool calls, what is decided.
+        ACP_SIGNING_KEYS="k1:the-first-secret-of-all",
+    )
     try:
         yield shop
     finally:

@@ -9,12 +9,15 @@ import psycopg
 import pytest
 
 from governance.core.alerts import Thresholds
+from governance.core.identity import Part
 from governance.core.instants import SECOND_US
 from governance.core.ledger import Usage
+from governance.directory_file import parse_directory
 from governance.errors import CommandConflict, InvalidOption
 from governance.operations import audit, budgets, heartbeat, recover, retention
 from governance.operations.alerts import list_alerts, watch
 from governance.operations.answers import Admitted
+from governance.operations.directory import load
 from governance.operations.reconcile import reconcile
 from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
@@ -118,6 +121,24 @@ def test_usage_outside_of_actions_is_checked_and_recorded_once(desk: Desk) -> No
     assert tracker.check_budget(user=None) == HasRoom(())
     assert reconcile(desk.gov).findings == ()
     assert audit.verify(desk.gov).problems == ()
+
+
+def test_usage_outside_of_actions_is_charged_to_whom_the_directory_says(desk: Desk) -> None:
+    load(desk.gov, parse_directory("{version: 1, orgs: [acme, b], teams: {t: acme}, users: {ann: t}}"), by=ANN)
+    tracker = TokenBudgetTracker(desk.gov)
+    assert tracker.check_budget(user="ann") == HasRoom(("each-user", "org-week"))
+    contradicted = tracker.check_budget(user="ann", org="b")
+    assert isinstance(contradicted, HasNoRoom)
+    assert contradicted.rule == "identity:contradiction"
+    claims: tuple[dict[str, Any], ...] = ({}, {"org": "b"}, {"team": "t2"}, {"team": "t2", "org": "b"})
+    for who in claims:
+        assert tracker.record_usage(user="ann", **who, cost_micros=1000).budgets == ("each-user", "org-week")
+    assert accounts(desk)["org-week:weekly:org=acme cost_micros"] == (30_000, 4000, 0)
+    assert tracker.record_usage(team="t", org="b").budgets == ("org-week",)
+    strict = replace(desk.gov, policy=replace(desk.gov.policy, require_identity=frozenset({Part.ORG})))
+    missing = TokenBudgetTracker(strict).check_budget(user="bob")
+    assert isinstance(missing, HasNoRoom)
+    assert missing.rule == "identity:missing"
 
 
 def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:

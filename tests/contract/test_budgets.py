@@ -14,6 +14,7 @@ from governance.core.switches import Scope
 from governance.errors import CommandConflict, InvalidOption, NotAllowed, NotFound
 from governance.operations import audit, budgets, decide, relay, switches
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Parked
+from governance.operations.charges import end_raises
 from tests.support import books
 from tests.support.charged import BUDGETS, DAY_S, accounts, ask, clock, told
 from tests.support.governed import ANN, BOB, POLICY, Desk, make_governance
@@ -69,6 +70,7 @@ def test_a_refusal_names_the_tightest_budget_and_holds_nothing(desk: Desk) -> No
         9000,
         "denied",
     )
+    assert (first["user"], first["org"], "model" in first) == ("ann", "acme", False), "counted by whom it is about"
     assert (first["limit"], first["posted"], first["held"]) == (30_000, 0, 27_000)
     assert second["budget"] == "each-user"
     books.assert_agree(desk.gov)
@@ -139,8 +141,8 @@ def test_a_raise_counts_for_windows_that_open_while_it_lasts(desk: Desk) -> None
     clock(desk).pass_s(DAY_S)
     assert isinstance(ask(desk, user="ann"), Admitted)
     clock(desk).at_us = until_us
-    assert budgets.end_raises(desk.gov, "test") == 1
-    assert budgets.end_raises(desk.gov, "test") == 0
+    assert end_raises(desk.gov, "test") == 1
+    assert end_raises(desk.gov, "test") == 0
     assert isinstance(ask(desk, user="ann"), Admitted)
     limits = desk.gov.store.read(
         """SELECT scope_id, limit_amount FROM accounts WHERE unit = 'tokens' AND scope = 'budget'

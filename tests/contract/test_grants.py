@@ -12,8 +12,7 @@ from governance.core.grants import GrantTerms, UseGrant, Wanted
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.errors import InvalidOption, NotAllowed, NotFound, StateConflict
-from governance.operations import admit as admission
-from governance.operations import audit, decide, grants
+from governance.operations import audit, decide, grants, snapshots
 from governance.operations.answers import Admitted, Denied, Parked
 from governance.operations.context import Governance
 from governance.operations.finish import AskedToRetry
@@ -183,7 +182,7 @@ def test_a_grant_that_is_revoked_between_the_look_and_the_admission_is_not_used(
         grants.revoke(gov, grant, by=ANN, reason="the project is over")
         return found
 
-    monkeypatch.setattr(admission, "find_grant", revoked_meanwhile)
+    monkeypatch.setattr(snapshots, "find_grant", revoked_meanwhile)
     assert isinstance(desk.arrive(queued), Parked)
     assert used(desk, grant) == (0, 0)
     in_order(desk)

@@ -20,6 +20,7 @@ from governance.operations.model_calls import MayCall, MayNotCall, NotOwned, ask
 from governance.operations.reports import show_action
 from governance.operations.top_up import Gone, NoRoom
 from tests.support import books
+from tests.support.charged import told
 from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
 from tests.support.pruned import later, prune
 
@@ -129,11 +130,12 @@ def test_a_budget_without_room_is_named_in_the_refusal_and_in_the_trail(desk: De
     run = desk.admitted(desk.submit(stream="small", cost_micros=0, tokens=0))
     short = Allowance(call_of(desk, run, tmp_path)).set_aside(0, 1001)
     assert isinstance(short, NoRoom)
-    refused = no_room(desk.gov, run, session_policy(desk.gov, run.ref.session_id), short)
+    refused = no_room(desk.gov, run, session_policy(desk.gov, run.ref.session_id), "small-1", short)
     assert isinstance(refused, MayNotCall)
     assert refused.rule == "budget:tokens"
     assert "has 1000 tokens left, this needs 1001" in refused.reason
     assert kinds(desk, run)[-1] == "budget.exhausted"
+    assert told(desk, "budget.exhausted")[-1]["model"] == "small-1"
     assert desk.account("tokens", "small")["held"] == 0
 
 

@@ -4,12 +4,17 @@ from typing import Any
 
 from governance.core.events import Event
 from governance.core.ledger import Unit, Usage
+from governance.core.model_calls import ModelCall
+from governance.core.models import ModelAllowed, Tier
+from governance.core.prices import TokensUsed
 from governance.core.rollups import HOUR_US
 from governance.core.trends import Span
 from governance.core.usage import By, Fit, Used, Window, judge
 from governance.operations import audit
+from governance.operations.answers import Admitted
 from governance.operations.directory import load
-from governance.operations.rollups import roll_up
+from governance.operations.model_calls import record
+from governance.operations.rollups import roll_up, trend
 from governance.operations.usage import fits, used
 from governance.store.events import append_in
 from tests.contract.test_identity import FIRST
@@ -27,9 +32,9 @@ def work(desk: Desk, cost: int, tokens: int, **who: Any) -> None:
 
 def test_usage_is_added_up_by_whom_it_was_charged_to(desk: Desk) -> None:
     load(desk.gov, FIRST, by=ANN)
-    work(desk, 999, 9, user="u1", agent_id="a1", model="gpt-x")
+    work(desk, 999, 9, user="u1", agent_id="a1", model="small-9")
     clock(desk).pass_s(3 * 3600)
-    work(desk, 400, 4, user="u1", agent_id="a1", model="gpt-x")
+    work(desk, 400, 4, user="u1", agent_id="a1", model="small-9")
     work(desk, 100, 1, user="u2", stream="small")
     work(desk, 50, 0)
     # Held and never run: nothing was used.
@@ -37,9 +42,70 @@ def test_usage_is_added_up_by_whom_it_was_charged_to(desk: Desk) -> None:
     hour = used(desk.gov, By.ORG, Span.HOUR)
     assert hour.lines == (Used("o1", 1, 4, 400), Used("o2", 1, 1, 100), Used(None, 1, 0, 50))
     assert used(desk.gov, By.USER, Span.DAY).lines[0] == Used("u1", 2, 13, 1399)
-    for by, name in ((By.TEAM, "t1"), (By.AGENT, "a1"), (By.MODEL, "gpt-x")):
+    for by, name in ((By.TEAM, "t1"), (By.AGENT, "a1"), (By.MODEL, "small-9")):
         assert used(desk.gov, by, Span.WEEK).lines[0] == Used(name, 2, 13, 1399)
     assert {line.name for line in used(desk.gov, By.STREAM, Span.MONTH).lines} == {"default", "small"}
+
+
+def call(desk: Desk, run: Admitted, model: str, cost: int, tokens: tuple[int, int]) -> None:
+    """A call of a model that is over."""
+    used = TokensUsed(*tokens)
+    at_us = desk.gov.clock.now_us()
+    access = ModelAllowed(model, Tier.STANDARD)
+    assert record(desk.gov, run, ModelCall(desk.gov.new_id(), access, used, cost, None, None, at_us))
+
+
+def test_usage_by_model_is_of_the_models_that_were_called(desk: Desk) -> None:
+    """What the calls do not account for is of the model that the action declares; nothing counts twice."""
+    both = desk.admitted(desk.submit(model="small-9"))
+    call(desk, both, "small-1", 100, (5, 2))
+    call(desk, both, "small-1", 50, (1, 0))
+    call(desk, both, "large-1", 300, (7, 3))
+    desk.finish(both, usage=Usage(650, 20))
+    # All of it is calls; the rest of it is the declared model's own; no call at all; no model at all.
+    for model, cost in ((None, 40), ("small-1", 60)):
+        run = desk.admitted(desk.submit(model=model))
+        call(desk, run, "small-1", 40, (3, 1))
+        desk.finish(run, usage=Usage(cost, 4))
+    work(desk, 7, 1, model="small-9")
+    work(desk, 5, 1)
+    going_on = desk.admitted(desk.submit(model="small-9"))
+    call(desk, going_on, "large-1", 1000, (9, 9))
+
+    lines = used(desk.gov, By.MODEL, Span.HOUR).lines
+    assert lines == (
+        Used("large-1", 1, 10, 300),
+        Used("small-1", 3, 16, 250),
+        Used("small-9", 2, 3, 207),
+        Used(None, 1, 1, 5),
+    )
+    assert sum(line.cost_micros for line in lines) == used(desk.gov, By.STREAM, Span.HOUR).lines[0].cost_micros
+    clock(desk).at_us += HOUR_US - clock(desk).at_us % HOUR_US + 60_000_000
+    audit.seal(desk.gov)
+    roll_up(desk.gov)
+    found = desk.gov.store.read(
+        "SELECT figure, label, value FROM rollups WHERE figure IN ('cost', 'model_cost') ORDER BY 1, 2", {}
+    )
+    assert [tuple(row) for row in found] == [
+        ("cost", "micros", 762),
+        ("model_cost", "large-1", 300),
+        ("model_cost", "small-1", 250),
+        ("model_cost", "small-9", 207),
+    ]
+    shown = trend(desk.gov, Span.HOUR, None)
+    assert shown is not None
+    (line,) = [line for line in shown.lines if line.name == "cost of small-1"]
+    assert (line.unit, line.value) == ("micros", 250)
+
+
+def test_the_stripes_of_an_account_are_one_limit(desk: Desk) -> None:
+    for _ in range(3):
+        work(desk, 33_000, 300, stream="striped")
+    report = fits(desk.gov, Span.WEEK)
+    assert [(one.budget, one.unit, one.windows, one.limit, one.peak) for one in report.limits] == [
+        ("session:striped", Unit.COST, 1, 100_000, 99_000),
+        ("session:striped", Unit.ACTIONS, 1, 100_000, 3),
+    ]
 
 
 def test_limits_are_compared_with_what_their_windows_used(desk: Desk) -> None:

@@ -1,6 +1,5 @@
 """Pool children die under a living worker, which tells what became of their actions: no sweep, no relay is needed."""
 
-import itertools
 import json
 from collections.abc import Iterator
 
@@ -12,20 +11,12 @@ from tests.faults.conftest import FAST
 from tests.support.fleet import Shop, assert_intact, failure
 from tests.support.governed import Desk
 
-_numbers = itertools.count()
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def shop(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker_address: str
-) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, broker_address: str) -> Iterator[Shop]:
     """One worker for all of them, and no beat: whatever dies, it goes on."""
     folder = tmp_path_factory.mktemp("children")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"children_{next(_numbers)}")
-    shop = Shop(folder, url, broker_address, **FAST)
+    shop = Shop(folder, module_database_url, broker_address, **FAST)
     try:
         shop.worker().ready()
         yield shop

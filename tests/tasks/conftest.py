@@ -1,30 +1,26 @@
 """A shop with one worker and beat, on each database, shared by the tests that do not break it; and a command line."""
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from acp_tasks.tracing import OpenTelemetry
+from governance import tracing
 from governance.clock import SystemClock
 from tests.support.asking import TWO_LEADS
 from tests.support.fleet import Shop
 from tests.support.governed import Desk, make_governance
 from tests.support.terminal import Terminal
 
-_numbers = itertools.count()
 
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def shop(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, broker_address: str
-) -> Iterator[Shop]:
+@pytest.fixture(scope="module")
+def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, broker_address: str) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"shop_{next(_numbers)}")
-    shop = Shop(folder, url, broker_address)
+    shop = Shop(folder, module_database_url, broker_address)
     try:
         worker = shop.worker()
         shop.beat()
@@ -47,3 +43,15 @@ def desk(terminal: Terminal) -> Iterator[Desk]:
     terminal.enroll("root", "admin")
     yield Desk(gov)
     gov.store.close()
+
+
+@pytest.fixture
+def exporter() -> Iterator[InMemorySpanExporter]:
+    """Takes the spans of this process."""
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    tracing.use(OpenTelemetry(provider))
+    yield exporter
+    tracing.use(None)
+    provider.shutdown()

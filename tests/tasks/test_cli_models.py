@@ -35,3 +35,14 @@ def test_models_are_listed_priced_and_checked(tmp_path: Path) -> None:
     assert (allowed.code, allowed.json["verdict"], allowed.json["model"]["access"]) == (0, "allow", "allowed")
     refused = terminal.acp(*explain, "--model", "large-1")
     assert (refused.code, refused.json["verdict"], refused.json["model"]["rule"]) == (3, "allow", "model:premium")
+
+    (tmp_path / "directory.yaml").write_text("{version: 1, orgs: [o1], teams: {t1: o1}, users: {u1: t1}}")
+    terminal.enroll("root", "admin")
+    assert terminal.acp("identities", "load", "directory.yaml", by="root").code == 0
+    filled = terminal.acp("models", "check", "large-1", "--user", "u1", "--risk", "low", "--json")
+    assert (filled.code, filled.json["access"]) == (0, "allowed"), "u1 is of team t1"
+    filled = terminal.acp(*explain, "--model", "large-1", "--user", "u1")
+    assert (filled.code, filled.json["model"]["access"]) == (0, "allowed")
+    assert filled.json["identity"] == {"user": "u1", "team": "t1", "org": "o1"}
+    contradicted = terminal.acp(*explain, "--user", "u1", "--team", "t2")
+    assert (contradicted.code, contradicted.json["rule"]) == (3, "identity:contradiction")

@@ -12,7 +12,7 @@ from acp_tasks.control import JOBS
 from acp_tasks.control.relay import _waiting
 from acp_tasks.control_queue import CONTROL
 from acp_tasks.stop import agent_workers, pool_workers
-from governance.operations.reports import list_beats, list_workers
+from governance.operations.processes import list_beats, list_workers
 from tests.support.fleet import Shop, assert_intact, eventually
 from tests.support.governed import Desk
 

@@ -1,7 +1,6 @@
 """Calls of models inside actions, on real workers and over HTTP."""
 
 import importlib
-import itertools
 import json
 import os
 import signal
@@ -9,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from acp_tasks.agents.scripted_model import ScriptedModel
 from acp_tasks.stop import stop
@@ -19,8 +19,6 @@ from governance.operations.audit import seal
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
 
-_numbers = itertools.count()
-
 
 @pytest.fixture(scope="module")
 def model() -> Iterator[ScriptedModel]:
@@ -28,21 +26,17 @@ def model() -> Iterator[ScriptedModel]:
         yield served
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+@pytest.fixture(scope="module")
 def shop(
-    request: pytest.FixtureRequest,
+    module_database_url: str,
     tmp_path_factory: pytest.TempPathFactory,
     broker_address: str,
     model: ScriptedModel,
 ) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "key").write_text("sesame\n")
-    if request.param == "sqlite":
-        url = f"sqlite:///{folder / 'governance.db'}"
-    else:
-        url = request.getfixturevalue("postgres_server").create_database(f"models_{next(_numbers)}")
     settings = {"ACP_MODEL_URL": model.url, "ACP_MODEL_KEY_FILE": str(folder / "key")}
-    shop = Shop(folder, url, broker_address, **settings)
+    shop = Shop(folder, module_database_url, broker_address, **settings)
     try:
         worker = shop.worker(concurrency=3)
         worker.ready()
@@ -186,6 +180,37 @@ def test_the_hold_bounds_what_is_sent_and_a_budget_without_room_refuses(
     assert "tokens left" in problem.reason
     assert len(model.requests) == before
     assert account(shop, "small", "tokens") == (1000 - 40, 0)
+
+
+def test_each_call_is_a_span_with_what_it_used(shop: Shop, modelling: Any, exporter: InMemorySpanExporter) -> None:
+    """Called directly, actions run in this process, under its tracer."""
+    assert modelling.asks("!usage 100 10 40", max_tokens=50)
+    assert modelling.copes("hello")
+    modelling.talks(str(shop.folder), "!words 3\n!usage none", max_tokens=60)
+    found = [span for span in exporter.get_finished_spans() if span.kind.name == "CLIENT"]
+    assert [span.name for span in found] == ["chat small-1", "chat large-1", "chat small-1", "chat small-1"]
+    run_ids = {
+        span.context.span_id for span in exporter.get_finished_spans() if span.name == "acp.run" and span.context
+    }
+    assert {span.parent.span_id for span in found if span.parent} == run_ids
+    used, refused, _, silent = (dict(span.attributes or {}) for span in found)
+    assert used.pop("gen_ai.response.id")
+    assert used == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "openai",
+        "gen_ai.request.model": "small-1",
+        "gen_ai.request.max_tokens": 50,
+        "gen_ai.response.model": "small-1",
+        "gen_ai.usage.input_tokens": 100,
+        "gen_ai.usage.output_tokens": 10,
+        "gen_ai.usage.cache_read.input_tokens": 40,
+        "acp.cost_micros": 120,
+        "acp.decision": "allowed",
+    }
+    assert (refused["acp.decision"], refused["acp.rule"]) == ("refused", "model:premium")
+    assert found[1].status.status_code.name == "ERROR"
+    assert silent["acp.flag"] == "unreported"
+    assert "gen_ai.usage.input_tokens" not in silent
 
 
 def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any, model: ScriptedModel) -> None:

@@ -8,26 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from acp_tasks.tracing import OpenTelemetry
 from governance import tracing
 from tests.support.fleet import ROOT, Shop, eventually
 
 WAIT_S = 20
-
-
-@pytest.fixture
-def exporter() -> Iterator[InMemorySpanExporter]:
-    exporter = InMemorySpanExporter()
-    provider = TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(OpenTelemetry(provider))
-    yield exporter
-    tracing.use(None)
-    provider.shutdown()
 
 
 def trace_id_of(span: ReadableSpan) -> int:
@@ -102,6 +89,23 @@ def test_a_model_call_has_the_semantic_names(exporter: InMemorySpanExporter) -> 
         "acp.cost_micros": 120,
         "acp.decision": "allowed",
     }
+
+
+def test_nothing_is_inside_of_a_model_call_and_its_end_says_why(exporter: InMemorySpanExporter) -> None:
+    """A stream goes on while its caller does other things."""
+
+    def broken() -> None:
+        with tracing.model_call("gpt-x") as call:
+            call.decided("refused", "model:premium")
+            with tracing.span("acp.submit"):
+                raise ValueError("broke off")
+
+    with pytest.raises(ValueError, match="broke off"):
+        broken()
+    inner, model = exporter.get_finished_spans()
+    assert (inner.name, inner.parent, model.name) == ("acp.submit", None, "chat gpt-x")
+    assert (model.status.status_code.name, model.status.description) == ("ERROR", "ValueError: broke off")
+    assert (model.attributes or {})["acp.rule"] == "model:premium"
 
 
 def test_a_parent_that_makes_no_sense_is_none(exporter: InMemorySpanExporter) -> None:

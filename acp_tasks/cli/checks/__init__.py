@@ -14,7 +14,7 @@ from acp_tasks.waking import NAME as WAKE
 from governance.config import Settings
 from governance.errors import GovernanceError, StateDirUnusable
 from governance.middleware.spool import Spool
-from governance.operations import database, reports
+from governance.operations import database, processes
 from governance.operations.context import Governance
 from governance.policy_file import load_policy
 
@@ -54,8 +54,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
 def _fleet(settings: Settings, gov: Governance) -> Iterator[Finding]:
     try:
-        known = reports.list_workers(gov, silent_s_max=_WORKERS_S)
-        schedulers = reports.list_beats(gov, silent_s_max=_WORKERS_S)
+        known = processes.list_workers(gov, silent_s_max=_WORKERS_S)
+        schedulers = processes.list_beats(gov, silent_s_max=_WORKERS_S)
         yield workers(known)
         yield beats(known, schedulers)
         yield control_queue(known)

@@ -9,7 +9,7 @@ from acp_tasks.cli.checks.finding import Finding, Status
 from acp_tasks.control_queue import CONTROL, works_for_beat
 from governance.operations import database
 from governance.operations.context import Governance
-from governance.operations.reports import BeatLine, WorkerLine, list_workers
+from governance.operations.processes import BeatLine, WorkerLine, list_workers
 
 _NAMED_MAX: Final = 20
 # Clocks that are kept by NTP are closer than that.

@@ -1,0 +1,102 @@
+"""Budgets in use: what an identity is charged to, and the accounts of a window opened by whoever needs them first."""
+
+from typing import Final
+
+from governance.core.admit import Exhausted
+from governance.core.board import Board
+from governance.core.budgets import Book, Charges, Payer, charges_of
+from governance.core.changes import ActionRef, Author, event_of
+from governance.core.events import Event
+from governance.core.ledger import Account
+from governance.core.models import named
+from governance.core.policy import Policy
+from governance.operations.context import CONTROL_STREAM, Governance
+from governance.operations.sessions import in_force
+from governance.operations.switches import board_now
+from governance.store import budgets
+
+_KEPT: Final = 4096
+_NOTHING: Final = Charges()
+
+
+def charges_now(gov: Governance, policy: Policy, payer: Payer, now_us: int) -> Charges:
+    """What `payer` is charged to under a policy and the board that this process has seen last; kept until it changes.
+
+    The caller knows that the board is the present one, or finds out before it writes.
+    """
+    book = gov.boards[0].book if gov.boards else None
+    if not policy.budgets and (book is None or not book.budgets):
+        return _NOTHING
+    key = (policy.hash, payer)
+    known = gov.charges.get(key)
+    if known is None or known.until_us <= now_us or now_us < known.since_us:
+        if len(gov.charges) >= _KEPT:
+            gov.charges.clear()
+        known = gov.charges[key] = charges_of((book or Book()).in_force(policy.budgets), payer, now_us)
+    return known
+
+
+def remember_payer(gov: Governance, hint: Payer, payer: Payer) -> None:
+    """A message that says `hint` is of an action that is charged to `payer`: the next like it needs one look only."""
+    if len(gov.payers) >= _KEPT:
+        gov.payers.clear()
+    gov.payers[hint] = payer
+
+
+def open_missing(gov: Governance, charges: Charges, found: tuple[Account, ...], board: Board) -> bool:
+    """Opens the accounts of `charges` that were not `found`; False when all of them were."""
+    known = {account.id for account in found}
+    missing = [one for account_id, one in charges.accounts.items() if account_id not in known]
+    if missing:
+        budgets.open_accounts(gov.store, missing, board.book, board.epoch)
+    return bool(missing)
+
+
+def end_raises(gov: Governance, actor: str) -> int:
+    """Takes back the raises that are over; how many. Cheap when there is none."""
+    now_us = gov.clock.now_us()
+    ended = 0
+    for one in board_now(gov).book.raises:
+        if one.until_us <= now_us:
+            event = fleet_event(gov, "budget.raise_ended", actor, now_us, budget=one.budget_id, raise_id=one.id)
+            ended += budgets.end_raise(gov.store, one, event)
+    return ended
+
+
+def exhausted_event(
+    ref: ActionRef,
+    by: Author,
+    short: Exhausted,
+    *,
+    outcome: str,
+    session_id: str,
+    payer: Payer,
+    model: str | None,
+) -> Event:
+    """What the trail says beside a refusal: which budget had no room for whom, how it stood, and what became of it.
+
+    `model` is the one that was called, or else the one that the action declares.
+    """
+    account = short.account
+    payload: dict[str, object] = {
+        "account": account.id,
+        "unit": account.unit,
+        "limit": account.limit,
+        "posted": account.posted,
+        "held": account.held,
+        "wanted": short.wanted,
+        "resets_us": account.resets_us,
+        "outcome": outcome,
+        **named(payer),
+    }
+    if model is not None:
+        payload["model"] = model
+    if short.charge is not None:
+        payload |= {"budget": short.charge.budget.id, "who": short.charge.who}
+    return event_of("budget.exhausted", ref, by, None, payload, session_id=session_id)
+
+
+def fleet_event(gov: Governance, kind: str, actor: str, now_us: int, **payload: object) -> Event:
+    """What the trail of the fleet itself says of a budget."""
+    session_id = in_force(gov, CONTROL_STREAM, now_us).session.id
+    return Event(session_id, kind, actor, now_us, payload={key: said for key, said in payload.items() if said})
