@@ -120,7 +120,7 @@ def test_the_services_work_together_as_processes(composed: Composed) -> None:
     eventually(lambda: wanted <= set(composed.get("9464", "/metrics")[1].splitlines()), "all are counted", 30)
 
     # An action from outside is done by an agents' worker, beat's jobs by the control worker.
-    code = "from acp_tasks.app import app; print(app.tasks['case.reply'].delay('c1', 'a bill', 'why?').get(timeout=60))"
+    code = "from acp_tasks.app import app; print(app.tasks['case.reply'].delay('c1', 'a bill').get(timeout=60))"
     client = Process(
         "client",
         [sys.executable, "-c", f"import acp_tasks.agents.desk; {code}"],

@@ -262,13 +262,13 @@ def test_everything_reads_from_postgresql_and_publishes(
         desk = Desk(gov)
         desk.finish(desk.admitted(desk.submit()), usage=Usage(600, 7))
         made = refund(desk)
-        heartbeat.register(gov, "celery@here#1", 4711, heartbeat.Post("here", ("celery", "acp-control"), 2))
-        heartbeat.scheduler_alive(gov, "beat@here#1", "here", 4712)
         approved = terminal.acp("approvals", "approve", made.action_id, "--reason", "ok", "--json", **ready)
         assert approved.json["decisions"][0]["published"] is True, approved.err
         shown = terminal.acp("actions", "show", made.action_id, "--json", **ready).json
         assert shown["ticket"]["state"] == "approved"
         assert terminal.acp("audit", "verify", "--json", **ready).json["ok"] is True
+        heartbeat.register(gov, "celery@here#1", 4711, heartbeat.Post("here", ("celery", "acp-control"), 2))
+        heartbeat.scheduler_alive(gov, "beat@here#1", "here", 4712)
         doctor = terminal.acp("doctor", "--json", **ready)
         # The tests' broker keeps nothing on disk.
         assert {check["name"] for check in doctor.json["checks"] if check["status"] != "ok"} == {"broker persistence"}

@@ -86,7 +86,8 @@ def assert_replays(gov: Governance, report: DrillReport) -> None:
     for part in report.evidence:
         numbers = [event.seq for event in audit.replay(gov, part.session_id)]
         assert numbers[: part.last_seq] == list(range(part.first_seq, part.last_seq + 1))
-    kinds = [event.kind for event in audit.replay(gov, report.session_id)]
+    # The clock may take a checkpoint of any stream, also of one that is over.
+    kinds = [event.kind for event in audit.replay(gov, report.session_id) if event.kind != "checkpoint.saved"]
     assert kinds[0] == "drill.started"
     assert kinds[-1] == "drill.finished"
 
