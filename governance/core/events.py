@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from governance.core.actions import State
 from governance.core.digest import canonical_json, sha256
 
 GENESIS = "0" * 64
+# Kinds that are written in one place, and counted and alerted on in others.
+TOKEN_BUDGET_EXHAUSTED: Final = "budget.exhausted"
+MODEL_ACCESS_DENIED: Final = "model.denied"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from governance.core.actions import Lease, State
 from governance.core.budgets import Payer
 from governance.core.changes import ActionRef, Author, Change, event_of
-from governance.core.events import Event
+from governance.core.events import MODEL_ACCESS_DENIED, Event
 from governance.core.grants import UseGrant
 from governance.core.identity import Part, Resolved, filled_text
 from governance.core.ledger import EntryKind, Hold, row_id
@@ -145,7 +145,7 @@ def denied(
 def model_denied(ref: ActionRef, by: Author, refused: ModelRefused, identity: Payer) -> Event:
     """What the trail says of a model that was refused, beside what it says of the action."""
     return event_of(
-        "model.denied",
+        MODEL_ACCESS_DENIED,
         ref,
         by,
         None,

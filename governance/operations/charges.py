@@ -6,7 +6,7 @@ from governance.core.admit import Exhausted
 from governance.core.board import Board
 from governance.core.budgets import Book, Charges, Payer, charges_of
 from governance.core.changes import ActionRef, Author, event_of
-from governance.core.events import Event
+from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.ledger import Account
 from governance.core.models import named
 from governance.core.policy import Policy
@@ -93,7 +93,7 @@ def exhausted_event(
         payload["model"] = model
     if short.charge is not None:
         payload |= {"budget": short.charge.budget.id, "who": short.charge.who}
-    return event_of("budget.exhausted", ref, by, None, payload, session_id=session_id)
+    return event_of(TOKEN_BUDGET_EXHAUSTED, ref, by, None, payload, session_id=session_id)
 
 
 def fleet_event(gov: Governance, kind: str, actor: str, now_us: int, **payload: object) -> Event:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from governance.core.admit import Exhausted
 from governance.core.budgets import Charges, Payer
 from governance.core.digest import canonical_json
-from governance.core.events import Event
+from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
 from governance.core.models import named
@@ -195,4 +195,4 @@ def _exhausted(session_id: str, source: str, account: Account, charges: Charges,
         "outcome": "recorded",
         **named(payer),
     }
-    return Event(session_id, "budget.exhausted", source, now_us, payload=payload)
+    return Event(session_id, TOKEN_BUDGET_EXHAUSTED, source, now_us, payload=payload)

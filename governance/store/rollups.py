@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from governance.core.actions import TERMINAL
+from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED
 from governance.core.ledger import Unit
 from governance.core.rollups import ALL, FLEET, HOUR_US, Figure, Row, latency_bound_ms
 from governance.core.tickets import TicketState
@@ -26,7 +27,7 @@ _DECIDED: Final = {
     TicketState.CANCELLED: "cancelled",
 }
 # Events that are counted by whom they are about.
-_BY_PARTS: Final = {"budget.exhausted": Figure.OVERDRAWN, "model.denied": Figure.MODEL_DENIED}
+_BY_PARTS: Final = {TOKEN_BUDGET_EXHAUSTED: Figure.OVERDRAWN, MODEL_ACCESS_DENIED: Figure.MODEL_DENIED}
 _PARTS: Final = ("user", "team", "org", "agent", "model", "budget")
 _ANSWERS: Final = ("approved", "denied")
 
