@@ -27,7 +27,7 @@ from acp_tasks.interrupt import heed
 from governance.config import Settings
 from governance.core.digest import canonical_json
 from governance.core.prices import TokensUsed
-from governance.errors import ModelCallFailed, ModelCallRefused
+from governance.errors import InvalidOption, ModelCallFailed, ModelCallRefused
 
 if TYPE_CHECKING:
     from acp_tasks.run import Run
@@ -102,7 +102,9 @@ class GovernedModel:
 
     def _reserved(self, messages: Sequence[Any], options: dict[str, Any]) -> Reservation:
         asked = canonical_json([list(messages), options.get("tools") or []], default=_plain)
-        bound = next((int(options[name]) for name in _BOUNDS if options.get(name)), OUTPUT_TOKENS)
+        if options.get("extra_body"):
+            raise InvalidOption("extra_body", "given", "plain options: what is put over the body is not governed")
+        bound = min((int(options[name]) for name in _BOUNDS if options.get(name)), default=OUTPUT_TOKENS)
         url = _settings().model_url
         return reserve(
             self._run, self.name, len(asked), bound, answers=int(options.get("n") or 1), api_url=url, provider=_PROVIDER
@@ -110,7 +112,8 @@ class GovernedModel:
 
     def _asked(self, messages: Sequence[Any], options: dict[str, Any], reservation: Reservation) -> dict[str, Any]:
         bound = next((name for name in _BOUNDS if options.get(name)), _BOUNDS[0])
-        return {**options, "model": self.name, "messages": list(messages), bound: reservation.output_tokens}
+        rest = {name: value for name, value in options.items() if name not in _BOUNDS}
+        return {**rest, "model": self.name, "messages": list(messages), bound: reservation.output_tokens}
 
     def _next(self, chunks: Iterator[ChatCompletionChunk]) -> ChatCompletionChunk | None:
         try:

@@ -102,7 +102,7 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
             snapshot(gov, gathered, force, charges, board, _facts(action, arrival), now_us, can_wait=arrival.can_wait)
         )
         if isinstance(decision, core.EngageSwitch):
-            _engage(gov, action, force, decision, lease, now_us)
+            _engage(gov, action, force, decision, lease, now_us, board.epoch)
             continue
         change = change_of(gov, action, force, decision, lease, now_us, board.epoch)
         if gathered.stale:
@@ -188,11 +188,17 @@ def _charged(
 
 
 def _engage(
-    gov: Governance, action: ActionRow, force: InForce, decision: core.EngageSwitch, lease: Lease, now_us: int
+    gov: Governance,
+    action: ActionRow,
+    force: InForce,
+    decision: core.EngageSwitch,
+    lease: Lease,
+    now_us: int,
+    epoch: int,
 ) -> None:
     by, short = Author(f"worker:{lease.worker_id}", now_us), decision.exhausted
     told = exhausted(action, by, short, outcome="stop", session_id=force.session.id)
-    engage_by_budget(gov, decision.scope, decision.scope_id, short.rule, short.reason, told)
+    engage_by_budget(gov, decision.scope, decision.scope_id, short.rule, short.reason, told, epoch)
 
 
 def outcome_of(action: ActionRow) -> Ended | Denied | Cancelled:

@@ -89,12 +89,19 @@ def engage(
         raise InvalidOption(str(scope), scope_id, "the id of what is to be stopped")
     if not 0 <= grace_s <= 3600:
         raise InvalidOption("grace", grace_s, "0 to 3600 seconds")
-    return _engage(gov, scope, scope_id, mode, reason, by.actor, grace_s)
+    engaged = _engage(gov, scope, scope_id, mode, reason, by.actor, grace_s)
+    assert engaged is not None, "at whatever epoch"
+    return engaged
 
 
-def engage_by_budget(gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str, told: Event) -> Engaged:
-    """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope; `told` says how it stood."""
-    return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S, told)
+def engage_by_budget(
+    gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str, told: Event, epoch: int
+) -> Engaged | None:
+    """A used-up budget (`on_exhausted: stop`) engages the switch of its own scope; `told` says how it stood.
+
+    None at another epoch than it was looked at: it may have been raised since.
+    """
+    return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S, told, epoch)
 
 
 def engaged_in(gov: Governance, scope: Scope, scope_id: str) -> list[str]:
@@ -183,12 +190,15 @@ def _engage(
     actor: str,
     grace_s: float,
     told: Event | None = None,
-) -> Engaged:
+    epoch: int | None = None,
+) -> Engaged | None:
     now_us = gov.clock.now_us()
     switch = Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
     event = switch_event(gov, "switch.engaged", actor, now_us, scope, scope_id)
     event = with_more(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
-    engaged_id = switches.engage(gov.store, switch, by=actor, event=event, also=told)
+    engaged_id = switches.engage(gov.store, switch, by=actor, event=event, also=told, epoch=epoch)
+    if engaged_id is None:
+        return None
     if engaged_id == switch.id:
         return Engaged(switch, repeated=False)
     first = switches.find(gov.store, engaged_id)

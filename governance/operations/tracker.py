@@ -26,6 +26,7 @@ from governance.operations.directory import identity_now
 from governance.operations.sessions import in_force
 from governance.operations.switches import board_now
 from governance.store import commands, ledger
+from governance.store.epochs import epoch_in
 from governance.store.events import append_in
 
 
@@ -54,6 +55,10 @@ class UsageRecorded:
     budgets: tuple[str, ...]
     exhausted: tuple[str, ...]
     repeated: bool = False
+
+
+class _MovedError(Exception):
+    """The epoch is another one than the charges were found at."""
 
 
 class TokenBudgetTracker:
@@ -108,16 +113,25 @@ class TokenBudgetTracker:
         digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens)
         if (first := self._earlier(command_id, digest)) is not None:
             return first
-        payer = Payer.of(self._charged(Identity(user, team, org)), agent_id, stream)
-        charges = self._opened(payer)
-        session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
-        try:
-            with self._gov.store.transaction() as connection:
-                return self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
-        except TakenError:
-            taken = self._earlier(command_id, digest)
-            assert taken is not None, "it was taken"
-            return taken
+        while True:
+            epoch = board_now(self._gov).epoch
+            payer = Payer.of(self._charged(Identity(user, team, org)), agent_id, stream)
+            charges = self._opened(payer)
+            session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
+            try:
+                with self._gov.store.transaction() as connection:
+                    recorded = self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
+                    # After the accounts, as everybody locks them: whoever sets a budget locks accounts, then epochs.
+                    if epoch_in(self._gov.store, connection) != epoch:
+                        raise _MovedError
+                return recorded
+            except _MovedError:
+                # A budget was set or a directory loaded meanwhile: whom it is charged to is asked anew.
+                continue
+            except TakenError:
+                taken = self._earlier(command_id, digest)
+                assert taken is not None, "it was taken"
+                return taken
 
     def _charged(self, claimed: Identity) -> Identity:
         """Whom the directory charges, whatever of the claim it has to pass over."""

@@ -15,7 +15,7 @@ from governance.core.events import Event
 from governance.core.ledger import Unit
 from governance.store.accounts import LOCK_ORDER, level_in, open_in
 from governance.store.engine import Reader, Store, rows
-from governance.store.epochs import EPOCH, exclude_admissions
+from governance.store.epochs import EPOCH, epoch_in, exclude_admissions
 from governance.store.events import append_in
 from governance.store.schema.ledger import budgets, raises
 
@@ -46,9 +46,8 @@ def open_accounts(store: Store, wanted: Iterable[tuple[Charge, Unit]], book: Boo
 
     Their limits are those of the book, so nothing may be set or raised between reading it and this.
     """
-    now = "SELECT switch_epoch()" if store.is_postgresql else f"SELECT {EPOCH}"
     with store.transaction() as connection:
-        if int(rows(connection, now, {})[0][0]) != epoch:
+        if epoch_in(store, connection) != epoch:
             return False
         for charge, unit in sorted(wanted, key=lambda one: one[0].account_id(one[1])):
             _open(connection, charge, unit, book.raised(charge, unit))

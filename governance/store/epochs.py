@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from governance.store.engine import Store
+from governance.store.engine import Store, rows
 
 # "acps" in ASCII.
 LOCK: Final = 0x61637073
@@ -24,6 +24,12 @@ SWITCH_EPOCH: Final = f"""CREATE OR REPLACE FUNCTION switch_epoch() RETURNS bigi
         PERFORM pg_advisory_xact_lock_shared({LOCK});
         RETURN {EPOCH};
     END $$"""
+
+
+def epoch_in(store: Store, connection: Connection) -> int:
+    """The present epoch; nobody takes the next one before the caller's transaction ends."""
+    now = "SELECT switch_epoch()" if store.is_postgresql else f"SELECT {EPOCH}"
+    return int(rows(connection, now, {})[0][0])
 
 
 def exclude_admissions(store: Store, connection: Connection) -> None:

@@ -41,6 +41,8 @@ def post_in(connection: Connection, source: str, posts: Mapping[str, int], at_us
 
     On the account's first row: what that has used beyond its share is no room of the others then.
     """
+    if not posts:
+        return ()
     lock = " FOR NO KEY UPDATE OF a" if connection.dialect.name == "postgresql" else ""
     names = {f"id{number}": account_id for number, account_id in enumerate(posts)}
     listed = ", ".join(f":{name}" for name in names)

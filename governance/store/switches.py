@@ -12,7 +12,7 @@ from governance.core.budgets import Book, Raise, parse_budget
 from governance.core.events import Event
 from governance.core.switches import Mode, Scope, Switch
 from governance.store.engine import Store, rows
-from governance.store.epochs import EPOCH, exclude_admissions
+from governance.store.epochs import EPOCH, epoch_in, exclude_admissions
 from governance.store.events import append_in
 from governance.store.schema.decisions import switches
 from governance.store.schema.work import sessions
@@ -60,14 +60,19 @@ def epoch(store: Store) -> int:
     return int(store.read(f"SELECT {EPOCH}", {})[0][0])
 
 
-def engage(store: Store, switch: Switch, *, by: str, event: Event, also: Event | None = None) -> str:
+def engage(
+    store: Store, switch: Switch, *, by: str, event: Event, also: Event | None = None, epoch: int | None = None
+) -> str | None:
     """Engages `switch` and writes `event` (and `also`), unless its scope is engaged in this mode; the engaged one's id.
 
     Of one that is engaged the grace can still be shortened: by an engagement that would end it earlier.
+    None, and nothing is written, when the epoch is another one than the decision saw.
     When this returns, whatever started before has been committed, and nothing in scope starts any more.
     """
     with store.transaction() as connection:
         exclude_admissions(store, connection)
+        if epoch is not None and epoch_in(store, connection) != epoch:
+            return None
         already = rows(
             connection,
             """SELECT id, engaged_us, grace_us FROM switches

@@ -189,3 +189,10 @@ def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> 
     assert (striped.limit, striped.posted, striped.held) == (90, 125, 0)
     assert reconcile(desk.gov).findings == ()
     assert audit.verify(desk.gov).problems == ()
+
+
+def test_usage_that_no_budget_is_about_is_recorded_too(desk: Desk) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    recorded = tracker.record_usage(agent_id="nobody", cost_micros=5, tokens=5, command_id="nobody-1")
+    assert (recorded.budgets, recorded.exhausted) == ((), ())
+    assert tracker.record_usage(agent_id="nobody", cost_micros=5, tokens=5, command_id="nobody-1").repeated
