@@ -169,8 +169,10 @@ def _wide_sql(
     """
     (plain, striped), (closing, over_held) = holds, closings
     parts = [
-        """found AS MATERIALIZED (SELECT id FROM actions
-            WHERE id = :g_id AND session_id = :g_session AND state = :g_state AND attempt = :g_attempt FOR UPDATE)"""
+        # By its id and nothing else: a plan made while a database is new would take the index of sessions, and keep it.
+        """target AS MATERIALIZED (SELECT id, session_id, state, attempt FROM actions WHERE id = :g_id FOR UPDATE)""",
+        """found AS MATERIALIZED (SELECT id FROM target
+            WHERE session_id = :g_session AND state = :g_state AND attempt = :g_attempt)""",
     ]
     passed, before = ["EXISTS (SELECT 1 FROM found)"], ["found"]
     if ticket == "move":
