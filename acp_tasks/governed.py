@@ -18,6 +18,7 @@ from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
 from acp_tasks import bootstrap
+from acp_tasks.batched_events import SentEvents, sent_events
 from acp_tasks.body import run_body
 from acp_tasks.conclusion import conclude, echo, told_again
 from acp_tasks.header import asked_of, header_of, surrounding_header
@@ -71,6 +72,7 @@ class GovernedTask(Task[Any, Any]):
     model: ClassVar[str | None] = None
     terms: ClassVar[Terms]
     signature_of_run: ClassVar[inspect.Signature]
+    sent_events: ClassVar[SentEvents]
 
     @classmethod
     def on_bound(cls, app: Celery) -> None:
@@ -84,6 +86,7 @@ class GovernedTask(Task[Any, Any]):
             options = ("risk", "cost_usd", "tokens", "idempotent", "resource", "stream", "model")
             cls.terms = read_terms(cls.name, {option: getattr(cls, option) for option in options})
             cls.signature_of_run = _signature_of(cls)
+            cls.sent_events = sent_events(app)
 
     # --- the producer's side -----------------------------------------------------------------------------------------
 
@@ -151,6 +154,7 @@ class GovernedTask(Task[Any, Any]):
             options.pop(said, None)
         if countdown_s:
             options["countdown"] = countdown_s
+        options.setdefault("event_dispatcher", self.sent_events)
         # The expiry is the action's, not the message's: Celery would drop the message and tell governance nothing.
         options["expires"] = None
         try:

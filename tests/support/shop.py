@@ -33,6 +33,7 @@ app.conf.update(
     broker_connection_retry_on_startup=True,
     worker_prefetch_multiplier=1,
     worker_send_task_events=True,
+    task_send_sent_event=True,
     task_track_started=True,
     result_backend_thread_safe=True,
     redis_socket_timeout=5,

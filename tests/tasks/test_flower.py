@@ -1,6 +1,8 @@
 """Flower, the real one: what waits, what was refused and what was stopped is told from what failed."""
 
 import json
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -54,6 +56,11 @@ class Flower:
 
     def shows(self, action_id: str, state: str) -> dict[str, Any]:
         eventually(lambda: self.info(action_id).get("state") == state, f"Flower shows {action_id} as {state}", 15)
+        return self.info(action_id)
+
+    def sent(self, action_id: str) -> dict[str, Any]:
+        """In whatever order its events came."""
+        eventually(lambda: self.info(action_id)["sent"], f"Flower shows when {action_id} was sent", 15)
         return self.info(action_id)
 
     def page(self, path: str) -> str:
@@ -114,6 +121,17 @@ def test_its_interface_tells_what_waits_and_what_was_refused_from_what_failed(fl
     assert flower.info(flower.actions["FAILURE"])["exception"] == "ValueError('boom')"
     # Only what really failed has the time of a failure.
     assert [state for state, id in flower.actions.items() if flower.info(id)["failed"]] == ["FAILURE"]
+
+
+def test_what_a_producer_sent_is_shown_although_it_ended_at_once(flower: Flower) -> None:
+    script = "from tests.support.shop import add; print(*[add.delay(number, 1).id for number in range(3)])"
+    printed = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, timeout=60)
+    for action_id in printed.stdout.split():
+        flower.shows(action_id, "SUCCESS")
+        info = flower.sent(action_id)
+        assert info["received"]
+        assert info["started"]
+        assert info["succeeded"]
 
 
 def test_it_asks_who_you_are(flower: Flower) -> None:
