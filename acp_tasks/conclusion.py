@@ -12,7 +12,7 @@ from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, 
 from acp_tasks.waking import wake, wake_if_due
 from governance.core.actions import State
 from governance.core.instants import iso
-from governance.errors import ActionCancelled, ActionDenied, ActionFailed
+from governance.errors import ActionCancelled, ActionDenied, ActionFailed, StoreUnavailable
 from governance.faults import point
 from governance.middleware.call import (
     Call,
@@ -28,7 +28,7 @@ from governance.middleware.call import (
 from governance.operations.admit import ended
 from governance.operations.answers import Cancelled, Deferred, Denied, Dropped, Ended, NotSubmitted, Parked
 from governance.operations.finish import AskedToRetry
-from governance.operations.relay import Outgoing, keep_echo, not_published, tell_again, told_echo
+from governance.operations.relay import Outgoing, keep_echo, message_of, not_published, tell_again, told_echo
 
 if TYPE_CHECKING:
     from acp_tasks.governed import GovernedTask
@@ -104,10 +104,16 @@ def told_again(outcome: Ended | Denied | Cancelled) -> Any:
 
 def _publish_retry(task: "GovernedTask", call: Call, ending: AskedToRetry) -> None:
     action_id = call.arrival.action_id
-    message = ending.message or call.running().action.message
+    text = ending.message or call.running().action.message
+    try:
+        message = Outgoing(action_id, text) if text else message_of(call.gov, action_id)
+    except StoreUnavailable as problem:
+        log.warning("retry not published: the relay does it", problem=str(problem))
+        return
+    assert message is not None, "actions are never deleted while they count"
     wait_s = call.gov.clock.real_s(max(ending.not_before_us - call.gov.clock.now_us(), 0))
     if wait_s <= HELD_BY_CELERY_S_MAX:
-        publish(task.app, call.gov, Outgoing(action_id, message), wait_s)
+        publish(task.app, call.gov, message, wait_s)
     else:
         not_published(call.gov, action_id)
 

@@ -29,7 +29,7 @@ from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.signature import check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
-from acp_tasks.submission import make_submission, wait_s
+from acp_tasks.submission import make_submission, said_by, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
 from governance.core.budgets import Payer
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
@@ -207,6 +207,8 @@ class GovernedTask(Task[Any, Any]):
         proof = examined(self)
         header = header_of(request)
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
+        if not call.arrival.redelivered and not request.retries:
+            call.arrival = replace(call.arrival, said=said_by(self, header, call.arrival))
         if proof is not None:
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))

@@ -1,5 +1,6 @@
 """From a Celery call to a submission: everything the record needs, checked before anything is written."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -8,12 +9,14 @@ from celery import Celery
 from celery.utils.time import maybe_iso8601
 
 from acp_tasks.bootstrap import Parts
+from acp_tasks.header import asked_of
 from acp_tasks.message import arguments_json, digest, pack
 from acp_tasks.signature import signed
-from acp_tasks.terms import Asked, resource_of
+from acp_tasks.terms import Asked, resource_of, take_asked
 from governance.core.actions import Submission
 from governance.core.instants import SECOND_US
-from governance.errors import InvalidOption
+from governance.errors import GovernanceError, InvalidOption
+from governance.operations.admit import Arrival
 from governance.operations.context import Governance
 from governance.tracing import traceparent
 
@@ -73,6 +76,38 @@ def make_submission(
         not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us),
         expires_us=instant(task.app, options.get("expires") or task.expires, now_us),
         can_wait=can_wait,
+    )
+
+
+def said_by(task: "GovernedTask", header: Mapping[str, Any], arrival: Arrival) -> Submission | None:
+    """What was submitted, if its message carries all of it; without the message itself. None: it makes no sense."""
+    command_id, correlation_id = header.get("command_id"), header.get("correlation_id")
+    try:
+        asked = take_asked(asked_of(header))
+    except GovernanceError:
+        return None
+    if not isinstance(command_id, str) or not isinstance(correlation_id, str):
+        return None
+    terms = task.terms
+    return Submission(
+        action_id=arrival.action_id,
+        command_id=command_id,
+        name=task.name,
+        digest=arrival.digest,
+        message="",
+        stream=arrival.stream,
+        risk=terms.risk,
+        idempotent=terms.idempotent,
+        correlation_id=correlation_id,
+        agent_id=asked.agent_id,
+        user=asked.user,
+        team=asked.team,
+        org=asked.org,
+        resource=arrival.resource,
+        model=asked.model or terms.model,
+        cost_micros=terms.cost_micros if asked.cost_micros is None else asked.cost_micros,
+        tokens=terms.tokens if asked.tokens is None else asked.tokens,
+        arguments=arrival.arguments,
     )
 
 

@@ -6,7 +6,7 @@ statement for all.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from governance.core.actions import State
+from governance.core.actions import State, Submission
 from governance.core.events import Event
 from governance.core.grants import UseGrant
 from governance.core.ledger import Closing, EntryKind, Hold
@@ -26,7 +26,8 @@ class ActionRef:
 @dataclass(frozen=True, slots=True)
 class Change:
     """Applied only while the action is as `expected`, every hold fits, the ticket is at the step and the switches at
-    the epoch (None: whatever they are) that the decision saw, and the grant that is used still lasts.
+    the epoch (None: whatever they are) that the decision saw, the row says what is `recorded`, and the grant that is
+    used still lasts.
     """
 
     expected: ActionRef
@@ -37,6 +38,8 @@ class Change:
     ticket: OpenTicket | MoveTicket | None = None
     grant: UseGrant | None = None
     epoch: int | None = None
+    #: What the decision took the row to say besides, where nobody had read it.
+    recorded: Submission | None = None
     #: What the holds are written as: an attempt's first one, or more of it.
     hold_kind: EntryKind = EntryKind.HOLD
     #: What another session's trail says of the same change, or its own trail besides.

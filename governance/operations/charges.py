@@ -24,10 +24,12 @@ def charges_now(gov: Governance, policy: Policy, payer: Payer, now_us: int) -> C
 
     The caller knows that the board is the present one, or finds out before it writes.
     """
-    book = gov.boards[0].book if gov.boards else None
+    board = gov.boards[0] if gov.boards else None
+    book = board.book if board else None
     if not policy.budgets and (book is None or not book.budgets):
         return _NOTHING
-    key = (policy.hash, payer)
+    # With the epoch: another thread may have seen the next board meanwhile.
+    key = (policy.hash, payer, board.epoch if board else 0)
     known = gov.charges.get(key)
     if known is None or known.until_us <= now_us or now_us < known.since_us:
         if len(gov.charges) >= _KEPT:

@@ -8,6 +8,7 @@ from governance.clock import Clock
 from governance.core.board import Board
 from governance.core.budgets import Charges, Payer
 from governance.core.identity import Membership
+from governance.core.ledger import Account
 from governance.core.policy import Policy
 from governance.core.sessions import Session
 from governance.core.signing import Keyring
@@ -34,7 +35,8 @@ class KnownDirectory:
 
     #: Of the load it remembers; None: it remembers nothing, 0: that nothing was ever loaded.
     epoch: int | None = None
-    memberships: dict[tuple[str | None, str | None], Membership] = field(default_factory=dict)
+    #: Of a user and a claimed team, with the epoch that it is of.
+    memberships: dict[tuple[str | None, str | None], tuple[int, Membership]] = field(default_factory=dict)
 
     @property
     def remembers(self) -> bool:
@@ -63,8 +65,10 @@ class Governance:
     boards: list[Board] = field(default_factory=list)
     # What an identity is charged to under a policy, until its first window ends; and the identity that a message, by
     # what its header says, turned out to have. Both of the board's epoch.
-    charges: dict[tuple[str, Payer], Charges] = field(default_factory=dict)
+    charges: dict[tuple[str, Payer, int], Charges] = field(default_factory=dict)
     payers: dict[Payer, Payer] = field(default_factory=dict)
+    # How accounts stood when an admission last read them.
+    accounts: dict[str, Account] = field(default_factory=dict)
     #: With it, nothing runs that was not signed by one of its keys.
     signing: Keyring | None = None
     directory: KnownDirectory = field(default_factory=KnownDirectory)

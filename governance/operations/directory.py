@@ -91,8 +91,19 @@ def identity_of(gov: Governance, claimed: Identity) -> Resolved:
     remembered = gov.directory
     if remembered.epoch == 0 or (claimed.user is None and claimed.team is None):
         return resolve(claimed, Membership())
-    known = remembered.memberships.get((claimed.user, claimed.team))
-    return identity_now(gov, claimed) if known is None else resolve(claimed, known)
+    found = remembered.memberships.get((claimed.user, claimed.team))
+    return identity_now(gov, claimed) if found is None else resolve(claimed, found[1])
+
+
+def identity_at(gov: Governance, claimed: Identity, epoch: int) -> Resolved | None:
+    """Whom a claim is charged to by the directory of `epoch` (0: none was loaded); None: this process does not know."""
+    if epoch == 0 or (claimed.user is None and claimed.team is None):
+        return resolve(claimed, Membership())
+    found = gov.directory.memberships.get((claimed.user, claimed.team))
+    if found is None or found[0] != epoch:
+        identity_now(gov, claimed)
+        return None
+    return resolve(claimed, found[1])
 
 
 def identity_now(gov: Governance, claimed: Identity) -> Resolved:
@@ -103,7 +114,7 @@ def identity_now(gov: Governance, claimed: Identity) -> Resolved:
     gov.directory.seen(epoch)
     if len(gov.directory.memberships) >= _REMEMBERED_MAX:
         gov.directory.memberships.clear()
-    gov.directory.memberships[claimed.user, claimed.team] = known
+    gov.directory.memberships[claimed.user, claimed.team] = epoch, known
     return resolve(claimed, known)
 
 

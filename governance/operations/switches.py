@@ -119,6 +119,7 @@ def board_at(gov: Governance, epoch: int) -> Board:
         gov.sessions.clear()
         gov.charges.clear()
         gov.payers.clear()
+        gov.accounts.clear()
         gov.boards[:] = [switches.board(gov.store)]
     return gov.boards[0]
 

@@ -1,7 +1,8 @@
 """What a change binds: the columns and parameters of its event, ticket and grant, on either database."""
 
-from typing import Any
+from typing import Any, Final
 
+from governance.core.actions import Submission
 from governance.core.changes import Change
 from governance.core.digest import canonical_json
 from governance.core.events import Event
@@ -83,6 +84,30 @@ GRANT_LASTS = """revoked_us IS NULL AND (until_us IS NULL OR until_us > CAST(:e_
 USE_GRANT = "UPDATE grants SET uses = uses + :gr_uses, cost_micros = cost_micros + :gr_cost WHERE id = :gr_id"
 
 
+# An action that waits as it was submitted: for nothing, asked of nobody, and its message was published once.
+_NOTHING_SINCE = """not_before_us IS NULL AND expires_us IS NULL AND ticket_id IS NULL AND grant_id IS NULL
+    AND switch_id IS NULL AND published_us = created_us"""
+_SAID = ("command_id", "name", "digest", "stream", "correlation_id", "risk", "idempotent", "cost_micros", "tokens")
+_SAID_IF_ANY = ("agent_id", "user", "team", "org", "filled", "resource", "model")
+RECORDED_COLUMNS: Final = (
+    *(_SAID + _SAID_IF_ANY),
+    *("direct", "not_before_us", "expires_us", "ticket_id", "grant_id", "switch_id", "published_us", "created_us"),
+)
+
+
+def recorded_sql(is_same: str) -> str:
+    """The condition that a row is as a submission made it; `is_same`: how the database compares with null."""
+    said = [f"{column} = :r_{column}" for column in _SAID]
+    said += [f'"{column}" {is_same} :r_{column}' for column in _SAID_IF_ANY]
+    return f"{' AND '.join(said)} AND NOT direct AND {_NOTHING_SINCE}"
+
+
+def recorded_values(submission: Submission) -> dict[str, Any]:
+    said = {f"r_{column}": getattr(submission, column) for column in (*_SAID, *_SAID_IF_ANY)}
+    # As text: of numbers, PostgreSQL would prepare the statement anew for each size.
+    return {**said, "r_cost_micros": str(submission.cost_micros), "r_tokens": str(submission.tokens)}
+
+
 def change_values(change: Change) -> dict[str, Any]:
     expected = change.expected
     values = {
@@ -100,6 +125,8 @@ def change_values(change: Change) -> dict[str, Any]:
         values |= {f"o{name[1:]}": value for name, value in event_values(change.echo).items()}
     if change.epoch is not None:
         values["g_epoch"] = change.epoch
+    if change.recorded is not None:
+        values |= recorded_values(change.recorded)
     return values
 
 

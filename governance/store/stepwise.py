@@ -20,8 +20,10 @@ from governance.store.parameters import (
     TICKET_PARAMETERS,
     USE_GRANT,
     change_values,
+    recorded_sql,
 )
 
+_AS_RECORDED = f"AND {recorded_sql('IS')}"
 _ENTRY = """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, flag, at_us)
     VALUES (:account, :g_id, :e_attempt, :kind, :held, :posted, :flag, :e_at)"""
 
@@ -33,7 +35,7 @@ def stepwise(connection: Connection, change: Change) -> bool:
         return False
     sets = ", ".join(f'"{column}" = :s_{column}' for column in change.columns)
     moved = f"""UPDATE actions SET {sets} WHERE id = :g_id AND session_id = :g_session AND state = :g_state
-        AND attempt = :g_attempt RETURNING id"""
+        AND attempt = :g_attempt {_AS_RECORDED if change.recorded is not None else ""} RETURNING id"""
     if not rows(connection, moved, values):
         return False
     if isinstance(change.ticket, MoveTicket) and not rows(connection, f"{MOVE_TICKET} RETURNING id", values):

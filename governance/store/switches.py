@@ -11,6 +11,7 @@ from governance.core.board import Board
 from governance.core.budgets import Book, Raise, parse_budget
 from governance.core.events import Event
 from governance.core.switches import Mode, Scope, Switch
+from governance.store.directory import LOADED
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, epoch_in, exclude_admissions
 from governance.store.events import append_in
@@ -31,7 +32,7 @@ _COLUMNS: Final = {
 def board(store: Store) -> Board:
     """Every engaged switch, every budget that was set or raised, and the epoch, as one statement saw them."""
     found = store.read(
-        f"""SELECT 'epoch' AS kind, NULL AS id, NULL, NULL, NULL, NULL, {EPOCH} AS first, 0 AS second, 0 AS third
+        f"""SELECT 'epoch' AS kind, NULL AS id, NULL, NULL, NULL, NULL, {EPOCH} AS first, {LOADED} AS second, 0 AS third
             UNION ALL SELECT 'switch', id, scope, scope_id, mode, reason, grace_us, engaged_us, 0
                 FROM switches WHERE released_us IS NULL
             UNION ALL SELECT 'budget', id, config, NULL, NULL, NULL, 0, 0, 0 FROM budgets
@@ -45,6 +46,7 @@ def board(store: Store) -> Board:
     engaged = (Switch(row[0], Scope(row[1]), row[2], Mode(row[3]), *row[4:7]) for row in by_kind["switch"])
     return Board(
         epoch=int(by_kind["epoch"][0][5]),
+        directory_epoch=int(by_kind["epoch"][0][6]),
         engaged=tuple(sorted(engaged, key=lambda switch: (switch.engaged_us, switch.id))),
         book=Book(
             budgets={row[0]: parse_budget(row[1]) if row[1] is not None else None for row in by_kind["budget"]},

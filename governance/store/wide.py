@@ -18,10 +18,12 @@ from governance.store.parameters import (
     EVENT_PARAMETERS,
     GRANT_LASTS,
     MOVE_TICKET,
+    RECORDED_COLUMNS,
     TICKET_COLUMNS,
     TICKET_PARAMETERS,
     USE_GRANT,
     change_values,
+    recorded_sql,
 )
 
 # Whether an admission waited for somebody's lock, as the server saw it: a client may only have waited for a processor.
@@ -39,6 +41,8 @@ _STRIPE = """stripe_{n} AS MATERIALIZED (SELECT a.account, CAST(:w_amount_{n} AS
 # Every connection begins at a stripe of its own.
 _FREE = "ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED"
 _AWAITED = "AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
+_RECORDED = "".join(f', "{column}"' for column in RECORDED_COLUMNS)
+_AS_RECORDED = f"AND {recorded_sql('IS NOT DISTINCT FROM')}"
 # All stripes of an account on one of which more is posted than was held: their shares will be moved.
 _SETTLING = "WHERE a.id = ANY(CAST(:c_ids AS text[])) OR a.account = ANY(CAST(:c_levelled AS text[]))"
 
@@ -130,6 +134,7 @@ def _wide(change: Change, *, awaited: bool = False) -> tuple[str, Mapping[str, A
         change.grant is not None,
         change.epoch is not None,
         change.echo is not None,
+        change.recorded is not None,
     )
     values = change_values(change)
     if change.holds:
@@ -161,6 +166,7 @@ def _wide_sql(
     grant: bool,
     epoch: bool,
     echo: bool,
+    recorded: bool,
 ) -> str:
     """The statement for one shape of change. Every write selects FROM passed, so either all happen or none.
 
@@ -170,9 +176,11 @@ def _wide_sql(
     (plain, striped), (closing, over_held) = holds, closings
     parts = [
         # By its id and nothing else: a plan made while a database is new would take the index of sessions, and keep it.
-        """target AS MATERIALIZED (SELECT id, session_id, state, attempt FROM actions WHERE id = :g_id FOR UPDATE)""",
-        """found AS MATERIALIZED (SELECT id FROM target
-            WHERE session_id = :g_session AND state = :g_state AND attempt = :g_attempt)""",
+        f"""target AS MATERIALIZED (SELECT id, session_id, state, attempt{_RECORDED if recorded else ""} FROM actions
+            WHERE id = :g_id FOR UPDATE)""",
+        f"""found AS MATERIALIZED (SELECT id FROM target
+            WHERE session_id = :g_session AND state = :g_state AND attempt = :g_attempt
+            {_AS_RECORDED if recorded else ""})""",
     ]
     passed, before = ["EXISTS (SELECT 1 FROM found)"], ["found"]
     if ticket == "move":

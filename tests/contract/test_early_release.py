@@ -98,7 +98,7 @@ def live(desk: Desk) -> list[tuple[Any, ...]]:
 
 def test_it_does_what_a_write_does_that_waits_at_once(hasty: Desk, postgres_server: PostgresServer) -> None:
     hurried = live(hasty)
-    assert store(hasty).flushed == 10, "four holds, four ends, and two ends that came too late"
+    assert store(hasty).flushed == 12, "four holds, two foreseen in vain, four ends, and two ends that came too late"
     plain = Desk(make_governance(postgres_server.create_database("unhurried")))
     try:
         assert live(plain) == hurried

@@ -115,7 +115,11 @@ class Desk:
         self, made: Submission, *, lease: Lease | None = None, redelivered: bool = False, **changes: Any
     ) -> Admission:
         arrival = Arrival(made.action_id, made.stream, made.digest, made.arguments or {}, redelivered)
-        return admit(self.gov, replace(arrival, **changes), lease or self.lease)
+        arrival = replace(arrival, **changes)
+        if not redelivered and "said" not in changes:
+            # As from a message: without itself.
+            arrival = replace(arrival, said=replace(made, digest=arrival.digest, message=""))
+        return admit(self.gov, arrival, lease or self.lease)
 
     def admitted(self, made: Submission) -> Admitted:
         admission = self.arrive(made)

@@ -1,0 +1,157 @@
+"""What a message says of its action saves the read before the write, and decides nothing that the row does not say."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from governance.core.actions import Submission
+from governance.core.policy import Risk
+from governance.core.switches import Mode, Scope
+from governance.operations import audit, decide, relay, switches
+from governance.operations.answers import Admitted, Cancelled, Denied, Dropped, Parked
+from governance.operations.finish import AskedToRetry
+from tests.support import books
+from tests.support.governed import ANN, Desk
+
+
+@pytest.fixture
+def warm(desk: Desk) -> Desk:
+    """A process that has admitted before: it knows the session, its accounts and the board."""
+    desk.finish(desk.admitted(desk.submit()))
+    return desk
+
+
+def arrived(desk: Desk, made: Submission, **said: Any) -> tuple[Any, int]:
+    """What is answered to a message that says so, and in how many round trips."""
+    before = desk.gov.store.round_trips
+    told = desk.arrive(made, said=replace(made, message="", **said))
+    return told, desk.gov.store.round_trips - before
+
+
+def test_a_message_that_says_what_was_submitted_is_admitted_in_one_round_trip(warm: Desk) -> None:
+    made = warm.submit(user="u1", org="o1", resource="case:1", cost_micros=700, tokens=7)
+    run, trips = arrived(warm, made)
+    assert isinstance(run, Admitted)
+    # SQLite has no statement for all of it, and counts them.
+    assert trips == 1 or not warm.gov.store.is_postgresql
+    read = warm.arrive(warm.submit(user="u1", org="o1", resource="case:1", cost_micros=700, tokens=7), said=None)
+    assert isinstance(read, Admitted)
+    assert run.holds == read.holds
+    assert run.ref.attempt == read.ref.attempt == 1
+    same = ("command_id", "name", "idempotent", "risk", "user", "org", "resource", "cost_micros", "tokens", "stream")
+    assert [getattr(run.action, name) for name in same] == [getattr(made, name) for name in same]
+    warm.finish(run)
+    warm.finish(read)
+    books.assert_agree(warm.gov)
+    assert audit.verify(warm.gov).problems == ()
+
+
+LIES: list[dict[str, Any]] = [
+    {"command_id": "another"},
+    {"name": "case.other"},
+    {"digest": "digest-2"},
+    {"correlation_id": "another"},
+    {"risk": Risk.LOW},
+    {"idempotent": False},
+    {"cost_micros": 1},
+    {"tokens": 1},
+    {"agent_id": None},
+    {"user": "u2"},
+    {"team": "t2"},
+    {"org": None},
+    {"resource": None},
+    {"model": None},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=[next(iter(lie)) for lie in LIES])
+def test_what_the_row_says_counts_whatever_the_message_says(warm: Desk, lie: dict[str, Any]) -> None:
+    made = warm.submit(
+        risk=Risk.MEDIUM,
+        agent_id="a1",
+        user="u1",
+        team="t1",
+        org="o1",
+        resource="case:1",
+        model="small-1",
+        cost_micros=700,
+        tokens=7,
+    )
+    run, _ = arrived(warm, made, **lie)
+    assert isinstance(run, Admitted)
+    (name,) = lie
+    assert getattr(run.action, name) == getattr(made, name)
+    assert {hold.unit: hold.amount for hold in run.holds} == {"cost_micros": 700, "actions": 1, "tokens": 7}
+
+
+def test_a_lie_does_not_get_past_a_rule(warm: Desk) -> None:
+    """The row is denied by its risk, its resource or its model, and the message claims harmless ones."""
+    secret = warm.submit(resource="case:1")
+    # As an approver's edit would put it.
+    edited = "UPDATE actions SET resource = :resource WHERE id = :id RETURNING id"
+    warm.gov.store.run(edited, {"id": secret.action_id, "resource": "file:secret"})
+    told, _ = arrived(warm, secret)
+    assert isinstance(told, Denied)
+    assert told.rule == "no-secrets"
+    large = warm.submit(model="large-1", user="u1")
+    told, _ = arrived(warm, large, model=None)
+    assert isinstance(told, Denied)
+    assert told.rule.startswith("model")
+
+
+def test_what_came_since_is_seen_by_the_next_message(warm: Desk) -> None:
+    stopped, waiting = warm.submit(agent_id="a1"), warm.submit(risk=Risk.HIGH)
+    switches.engage(warm.gov, Scope.AGENT, "a1", mode=Mode.KILL, reason="it lies", by=ANN)
+    told, _ = arrived(warm, stopped)
+    assert isinstance(told, Cancelled)
+    told, _ = arrived(warm, waiting, risk=Risk.LOW)
+    assert isinstance(told, Parked)
+    decide.approve(warm.gov, waiting.action_id, by=ANN, reason="fine")
+    told, _ = arrived(warm, waiting)
+    assert isinstance(told, Admitted)
+    assert warm.gov.store.read("SELECT state FROM tickets", {}) == [("consumed",)]
+    told, _ = arrived(warm, waiting)
+    assert isinstance(told, Dropped)
+
+
+def test_the_next_attempt_is_not_the_first(warm: Desk) -> None:
+    made = warm.submit()
+    run, _ = arrived(warm, made)
+    warm.finish(run, AskedToRetry("flaky", warm.gov.clock.now_us()))
+    again, _ = arrived(warm, made)
+    assert isinstance(again, Admitted)
+    assert again.ref.attempt == 2
+    outgoing = relay.message_of(warm.gov, made.action_id)
+    assert outgoing is not None
+    assert outgoing.message == made.message
+
+
+def test_a_budget_without_room_is_not_tried_again_and_again(desk: Desk) -> None:
+    """What a process saw of an account keeps it from a write that cannot fit; room that comes back is found."""
+    desk.finish(desk.admitted(desk.submit(stream="small", cost_micros=1)))
+    held = desk.admitted(desk.submit(stream="small", cost_micros=99_000))
+    first, _ = arrived(desk, desk.submit(stream="small", cost_micros=2000))
+    assert isinstance(first, Denied)
+    assert first.rule == "budget:cost_micros"
+    second, trips = arrived(desk, desk.submit(stream="small", cost_micros=2000))
+    assert isinstance(second, Denied)
+    # One that reads and one that writes.
+    assert trips == 2 or not desk.gov.store.is_postgresql
+    desk.finish(held, usage=None)
+    desk.gov.store.run("UPDATE accounts SET posted = 0 WHERE unit = 'cost_micros' RETURNING id", {})
+    third, _ = arrived(desk, desk.submit(stream="small", cost_micros=2000))
+    assert isinstance(third, Admitted)
+
+
+def test_an_action_of_the_session_before_is_carried_into_the_one_in_force(warm: Desk) -> None:
+    made = warm.submit()
+    clock: Any = warm.gov.clock
+    clock.pass_s(3600)
+    warm.finish(warm.admitted(warm.submit()))
+    run, _ = arrived(warm, made)
+    assert isinstance(run, Admitted)
+    assert run.action.ref.session_id != run.ref.session_id
+    warm.finish(run)
+    books.assert_agree(warm.gov)
+    assert audit.verify(warm.gov).problems == ()
