@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from acp_tasks.bootstrap import new_id
@@ -59,7 +59,13 @@ class Life:
         recorded = _timed(self.timings.submit, lambda: submit(self.gov, submission))
         assert isinstance(recorded, Recorded), recorded
         arrival = Arrival(
-            submission.action_id, submission.stream, submission.digest, {"number": number}, redelivered=False
+            submission.action_id,
+            submission.stream,
+            submission.digest,
+            {"number": number},
+            redelivered=False,
+            # As a worker reads it from the message.
+            said=replace(submission, message=""),
         )
         admission = _timed(self.timings.admit, lambda: admit(self.gov, arrival, self.lease))
         assert isinstance(admission, Admitted), admission

@@ -192,7 +192,8 @@ def settle(shop: Shop, deadline_s: float = 60.0) -> None:
 
 def assert_intact(shop: Shop) -> None:
     """Nothing lost, stuck, doubled or out of balance."""
-    assert violations(shop.gov, shop.folder, shop.effects()) == []
+    found = violations(shop.gov, shop.folder, shop.effects())
+    assert not found, found
 
 
 def failure(result: Any, timeout_s: float = 20.0) -> BaseException:
