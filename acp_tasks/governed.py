@@ -207,8 +207,6 @@ class GovernedTask(Task[Any, Any]):
         proof = examined(self)
         header = header_of(request)
         call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
-        if not call.arrival.redelivered and not request.retries:
-            call.arrival = replace(call.arrival, said=said_by(self, header, call.arrival))
         if proof is not None:
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
         outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
@@ -291,6 +289,8 @@ class GovernedTask(Task[Any, Any]):
             resource=self.resource_of(named),
             payer=_payer(header, stream),
         )
+        if can_wait and not redelivered and not self.request.retries:
+            arrival = replace(arrival, said=said_by(self, header, arrival))
         return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:

@@ -131,6 +131,8 @@ class Submission:
         """The same call under the identity that the directory gives it."""
         identity = resolved.identity
         filled = filled_text(resolved.filled)
+        if (identity.user, identity.team, identity.org, filled) == (self.user, self.team, self.org, self.filled):
+            return self
         return replace(self, user=identity.user, team=identity.team, org=identity.org, filled=filled)
 
     def facts(self) -> ActionFacts:

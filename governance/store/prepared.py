@@ -36,7 +36,9 @@ class Prepared:
         """Sends the statement (`:name` parameters) and returns the rows of its answer. Raises psycopg.Error."""
         text, names, formats = _numbered(sql)
         writer, pgconn = self._writer, self._driver.pgconn
-        written = writer.dump_sequence([_plain(values[name]) for name in names], formats)
+        written = writer.dump_sequence(
+            [_array(value) if isinstance(value, list) else value for value in map(values.__getitem__, names)], formats
+        )
         types = writer.types or ()
         kept = self._prepared(sql, text, types)
         if kept is None:
@@ -89,9 +91,9 @@ def _numbered(sql: str) -> tuple[bytes, tuple[str, ...], list[PyFormat]]:
     return known
 
 
-def _plain(value: Any) -> Any:
+def _array(values: list[Any]) -> str:
     """A list as PostgreSQL writes an array; its statement says what of."""
-    return f"{{{','.join(map(_element, value))}}}" if isinstance(value, list) else value
+    return f"{{{','.join(map(_element, values))}}}"
 
 
 def _element(value: object) -> str:
