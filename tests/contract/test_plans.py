@@ -7,7 +7,7 @@ from tests.support.governed import Desk
 
 _ACTIONS = 60
 _READ = """SELECT coalesce(sum(idx_tup_read), 0), (SELECT sum(seq_tup_read) FROM pg_stat_user_tables
-        WHERE relname IN ('actions', 'events', 'entries')) FROM pg_stat_user_indexes"""
+        WHERE relname IN ('actions', 'accounts', 'events', 'entries')) FROM pg_stat_user_indexes"""
 
 
 def test_an_action_reads_no_other_actions_of_its_session(desk: Desk) -> None:
