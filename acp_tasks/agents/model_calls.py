@@ -68,13 +68,16 @@ class Reservation:
         return self._may.access.model
 
     def settle(self, used: TokensUsed | None) -> None:
-        """The call is over and has used this; None: nobody knows. Raises StoreUnavailable, AttemptFenced."""
+        """The call is over and has used this; None, or what nothing can have used: nobody knows.
+
+        Raises StoreUnavailable, AttemptFenced.
+        """
         assert self._open, "a call ends once"
         self._open = False
         flag: CallFlag | None = None
         unknown: frozenset[Unit] = frozenset()
         cost_micros = self._cost_micros
-        if used is None:
+        if used is None or not used.is_plausible:
             flag, unknown, used = CallFlag.UNREPORTED, frozenset({Unit.COST, Unit.TOKENS}), self._aside
         elif self._may.prices is None:
             flag, unknown = CallFlag.UNPRICED, frozenset({Unit.COST})

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
+from governance.core.money import TOKENS_MAX
+
 PER_TOKENS: Final = 1_000_000
 
 
@@ -17,6 +19,13 @@ class TokensUsed:
     @property
     def total(self) -> int:
         return self.input + self.output
+
+    @property
+    def is_plausible(self) -> bool:
+        """Whether this can be what a call used: whoever reports it may report anything."""
+        parts = (self.input, self.output, self.cached)
+        # Not `isinstance`: true and false are integers to it.
+        return all(type(part) is int and 0 <= part <= TOKENS_MAX for part in parts) and self.cached <= self.input
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ def end(desk: Desk, call: Call) -> None:
             run.ref,
             run.holds,
             Succeeded("null"),
-            call.reported.usage(),
+            call.add_up(),
             "test",
             desk.gov.clock.now_us(),
             call.topped_up,
