@@ -76,13 +76,14 @@ class Reservation:
         self._open = False
         flag: CallFlag | None = None
         unknown: frozenset[Unit] = frozenset()
-        cost_micros = self._cost_micros
+        cost_micros, prices = self._cost_micros, self._may.prices
         if used is None or not used.is_plausible:
             flag, unknown, used = CallFlag.UNREPORTED, frozenset({Unit.COST, Unit.TOKENS}), self._aside
-        elif self._may.prices is None:
+        elif prices is None:
             flag, unknown = CallFlag.UNPRICED, frozenset({Unit.COST})
         else:
-            cost_micros = self._may.prices.cost_micros(used)
+            prices = self._may.prices_for(used.input) or prices
+            cost_micros = prices.cost_micros(used)
         self._tell(used, cost_micros, flag)
         aside = (self._cost_micros, self._aside.total)
         self._run.allowance.use(aside, (cost_micros, used.total), unknown)
@@ -92,7 +93,7 @@ class Reservation:
             access=self._may.access,
             used=used,
             cost_micros=cost_micros,
-            prices=self._may.prices,
+            prices=prices,
             flag=flag,
             at_us=gov.clock.now_us(),
         )

@@ -73,8 +73,20 @@ def test_an_unknown_model_is_refused_unless_the_policy_says_its_tier() -> None:
     assert isinstance(asked("small-1", policy=NO_MODELS), ModelRefused)
     assert asked("other", policy=replace(POLICY, unknown=Tier.STANDARD)) == ModelAllowed("other", Tier.STANDARD)
     assert isinstance(asked("other", policy=replace(POLICY, unknown=Tier.PREMIUM)), ModelRefused)
-    # Patterns are case-sensitive: a name that looks like another one is another one.
+    # A name that looks like another one is another one, for whatever opens.
     assert isinstance(asked("Small-1"), ModelRefused)
+
+
+def test_another_case_is_no_way_round_what_forbids() -> None:
+    every = replace(POLICY, tiers={**POLICY.tiers, Tier.STANDARD: ("*",)})
+    assert asked("small-1", policy=every) == ModelAllowed("small-1", Tier.STANDARD)
+    for name, tier in {"SECRET": "restricted", "Large-1": "premium"}.items():
+        refused = asked(name, policy=every)
+        assert isinstance(refused, ModelRefused)
+        assert refused.rule == f"model:{tier}"
+    never = override(id="never", model="small-*", effect=OverrideEffect.DENY)
+    assert asked("SMALL-1", policy=replace(every, overrides=(never,)), user="u1").rule == "model:never"  # type: ignore[union-attr]
+    assert isinstance(asked("SECRET", policy=replace(every, overrides=(override(),)), user="u1"), ModelRefused)
 
 
 def test_an_override_lasts_until_its_end_and_is_named() -> None:
