@@ -178,7 +178,7 @@ def _set_aside(
     shortest, output_tokens = min(max_tokens, _OUTPUT_TOKENS_MIN), max_tokens
     while True:
         tokens = TokensUsed(input_tokens, output_tokens * answers)
-        cost_micros = 0 if may.prices is None else may.prices.cost_micros(tokens)
+        cost_micros = 0 if may.prices is None else may.prices.cost_micros_max(tokens)
         match run.allowance.set_aside(cost_micros, tokens.total):
             case SetAside():
                 return may, TokensUsed(input_tokens, output_tokens), cost_micros

@@ -154,8 +154,8 @@ def used_of(usage: CompletionUsage | None, *, said: bool) -> TokensUsed | None:
     if usage is None:
         return None
     details = usage.prompt_tokens_details
-    cached = getattr(details, "cached_tokens", None) or 0
-    used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, cached)
+    cached, written = (getattr(details, name, None) or 0 for name in ("cached_tokens", "cache_write_tokens"))
+    used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, cached, written)
     if not used.is_plausible or not used.input or (said and not used.output):
         return None
     # Some leave what a model thinks out of its answer's tokens, and have it in the sum alone.

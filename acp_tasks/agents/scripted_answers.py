@@ -14,7 +14,7 @@ the same answer, word for word. A line of that message that begins with `!` dire
     !cut N                        close the connection after N pieces of a stream; without a stream, at once
     !overrun                      say every word, whatever the bound
     !usage none                   leave the usage out
-    !usage INPUT OUTPUT [CACHED [TOTAL]]
+    !usage INPUT OUTPUT [CACHED [WRITTEN [TOTAL]]]
                                   report these tokens instead of the counted ones
     !running                      report the usage with every piece of a stream, and not at its end alone
 
@@ -98,6 +98,7 @@ class Usage:
     input: int
     output: int
     cached: int = 0
+    written: int = 0
     total: int | None = None
 
 

@@ -137,6 +137,8 @@ def test_the_operators_price_is_the_nearest_name() -> None:
         (TokensUsed(1, 0, cached=1), 1),
         (TokensUsed(1000, 100, cached=400), 600 + 200 + 400),
         (TokensUsed(10, 0, cached=99), 5),
+        # Without a price of its own, what is written costs what other input does.
+        (TokensUsed(1000, 0, cached=400, written=600), 800),
     ],
 )
 def test_a_cost_is_rounded_up(used: TokensUsed, cost_micros: int) -> None:
@@ -150,3 +152,12 @@ def test_what_fits_costs_no_more_than_what_is_there() -> None:
         assert fits == 0 or PRICES.cost_micros(TokensUsed(100, fits)) <= room
         assert PRICES.cost_micros(TokensUsed(100, fits + 1)) > room
     assert replace(PRICES, output=0).output_within(100, 100) is None
+
+
+def test_before_it_is_known_what_the_cache_takes_the_dearest_price_counts() -> None:
+    written = replace(PRICES, written=1_250_000)
+    assert written.cost_micros(TokensUsed(1000, 100, cached=400, written=200)) == 400 + 200 + 250 + 400
+    assert written.cost_micros_max(TokensUsed(1000, 100)) == 1250 + 400
+    assert written.output_within(1250 + 400, 1000) == 100
+    assert PRICES.cost_micros_max(TokensUsed(1000, 100)) == PRICES.cost_micros(TokensUsed(1000, 100))
+    assert not TokensUsed(10, 5, cached=6, written=6).is_plausible

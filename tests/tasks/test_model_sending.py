@@ -21,9 +21,10 @@ from governance.errors import InvalidOption, ModelCallFailed, ModelCallRefused
 from governance.operations import audit, switches
 from governance.operations.audit import seal
 from tests.support.fleet import Shop, eventually
-from tests.support.governed import ANN
-from tests.support.model_books import account, calls, flags
+from tests.support.governed import ANN, POLICY
+from tests.support.model_books import account, calls, flags, told
 
+WRITTEN = 'small-w: {input: "1.00", cached: "0.50", written: "1.25", output: "4.00"}'
 WHOLE = {("cost_micros", "post", "unreported"), ("tokens", "post", "unreported")}
 
 
@@ -39,7 +40,9 @@ def shop(
 ) -> Iterator[Shop]:
     folder = tmp_path_factory.mktemp("shop")
     (folder / "key").write_text("sesame\n")
-    settings = {"ACP_MODEL_URL": model.url, "ACP_MODEL_KEY_FILE": str(folder / "key")}
+    policy = folder / "priced.yaml"
+    policy.write_text(POLICY.replace("prices: {", f"prices: {{{WRITTEN}, "))
+    settings = {"ACP_MODEL_URL": model.url, "ACP_MODEL_KEY_FILE": str(folder / "key"), "ACP_POLICY": str(policy)}
     shop = Shop(folder, module_database_url, broker_address, **settings)
     try:
         yield shop
@@ -190,31 +193,53 @@ def test_a_switch_that_strikes_between_two_tries_costs_nothing(
 
 
 @pytest.mark.parametrize(
-    "said", ["-5 10", "10 -5", "10 5 99", "0 0", "10 0", "0 10", "100000000000000000000 1", "1 1 0 9999999999999"]
+    "said",
+    [
+        "-5 10",
+        "10 -5",
+        "10 5 99",
+        "0 0",
+        "10 0",
+        "0 10",
+        "100000000000000000000 1",
+        "1 1 0 0 9999999999999",
+        "10 5 6 6",
+    ],
 )
 def test_usage_that_cannot_be_counts_as_the_whole_hold(shop: Shop, modelling: Any, said: str) -> None:
     stream = f"lies-{said.replace(' ', '-')}"
-    told = modelling.asks.apply((f"!usage {said}",), {"max_tokens": 40}, stream=stream)
-    assert told.get()
-    assert_whole(shop, told, stream)
+    liar = modelling.asks.apply((f"!usage {said}",), {"max_tokens": 40}, stream=stream)
+    assert liar.get()
+    assert_whole(shop, liar, stream)
 
 
 def test_usage_beyond_the_hold_counts_in_full(shop: Shop, modelling: Any) -> None:
-    more = modelling.asks.apply(("!usage 5000 900 0 6000",), {"max_tokens": 40}, stream="beyond")
+    more = modelling.asks.apply(("!usage 5000 900 0 0 6000",), {"max_tokens": 40}, stream="beyond")
     assert more.get()
     # What is in the sum alone is the model's thoughts.
     assert used(shop, "beyond") == (5000 + 1000 * 4, 6000)
     assert flags(shop, more.id) == {("cost_micros", "post", "over_hold"), ("tokens", "post", "over_hold")}
 
 
+def test_what_goes_into_the_cache_has_its_own_price_and_is_held_for(shop: Shop, modelling: Any) -> None:
+    wrote = modelling.asks.apply(("!usage 1000 10 200 400",), {"model": "small-w"}, stream="wrote")
+    assert wrote.get()
+    assert used(shop, "wrote") == (400 + 100 + 500 + 40, 1010)
+    (event,) = told(shop, wrote.id, "model.called")
+    assert event["written"] == {"tokens": 400, "price": 1_250_000}
+    unsaid = modelling.asks.apply(("!usage none",), {"model": "small-w", "max_tokens": 40}, stream="may-write")
+    (call,) = calls(shop, unsaid.id)
+    assert used(shop, "may-write")[0] == -(-call["tokens_input"] * 5 // 4) + 160
+
+
 def test_a_stream_without_usage_or_with_too_much_said_counts_as_a_whole(
     shop: Shop, modelling: Any, model: ScriptedModel
 ) -> None:
-    told = modelling.talks.apply(
+    silent = modelling.talks.apply(
         (str(shop.folder), "!words 3"), {"max_tokens": 40, "stream_options": {"include_usage": False}}, stream="asked"
     )
-    assert told.get()
-    (call,) = calls(shop, told.id)
+    assert silent.get()
+    (call,) = calls(shop, silent.id)
     assert (call["flag"], call["tokens_output"]) == (None, 3)
 
     # A usage that is said early is no leave to go on.
