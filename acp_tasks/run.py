@@ -59,6 +59,8 @@ class Run:
         self._running = call.running()
         self._checked_s = self._confirmed_s = time.monotonic()
         self._owned = True
+        #: What it may still use. There is one from the start: threads that call models share it.
+        self.allowance = Allowance(call)
         #: The action that calls this one directly, and waits for it.
         self.outer = outer
         #: Whether the body has begun, and may be interrupted.
@@ -107,11 +109,6 @@ class Run:
     def admitted(self) -> Admitted:
         """The admission of this attempt."""
         return self._running
-
-    @cached_property
-    def allowance(self) -> Allowance:
-        """What it may still use."""
-        return Allowance(self._call)
 
     @cached_property
     def policy(self) -> Policy:

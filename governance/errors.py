@@ -98,6 +98,7 @@ class InvalidOption(InvalidInput):
     """{option}={value!r} is not accepted: expected {expected}"""
 
     fields = ("option", "value", "expected")
+    option: str
 
 
 class InvalidAmount(InvalidInput):

@@ -188,6 +188,7 @@ def _models(models: ModelsModel, policy_hash: str) -> ModelPolicy:
                     cached=given.input if given.cached is None else given.cached,
                     output=given.output,
                     table=f"policy {policy_hash[:12]}",
+                    written=given.written,
                 )
                 for pattern, given in models.prices.items()
             }

@@ -41,7 +41,13 @@ def _from_table(model: str, input_tokens: int, at_us: int, api_url: str | None) 
             return None
         cached = _micros(prices, "cache_read_mtok", input_tokens)
         # What has no price of its own is not free.
-        return UnitPrices(given, given if cached is None else cached, output, f"genai-prices {version('genai-prices')}")
+        return UnitPrices(
+            input=given,
+            cached=given if cached is None else cached,
+            output=output,
+            table=f"genai-prices {version('genai-prices')}",
+            written=_micros(prices, "cache_write_mtok", input_tokens),
+        )
     return None
 
 

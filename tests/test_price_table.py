@@ -39,3 +39,12 @@ def test_a_price_is_that_of_the_day_and_of_the_size_of_the_input() -> None:
     assert after is not None
     assert (before.output, after.output) == (40_000_000, 8_000_000)
     assert replace(before, input=after.input, output=after.output) == after
+
+
+def test_what_is_written_to_a_cache_has_a_price_where_the_table_has_one() -> None:
+    wrote = prices_of(NO_MODELS, "claude-sonnet-4-5", input_tokens=0, at_us=NOW_US)
+    assert wrote is not None
+    assert (wrote.input, wrote.written) == (3_000_000, 3_750_000)
+    plain = prices_of(NO_MODELS, "gpt-4o-mini", input_tokens=0, at_us=NOW_US)
+    assert plain is not None
+    assert plain.written is None

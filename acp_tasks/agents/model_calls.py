@@ -68,18 +68,22 @@ class Reservation:
         return self._may.access.model
 
     def settle(self, used: TokensUsed | None) -> None:
-        """The call is over and has used this; None: nobody knows. Raises StoreUnavailable, AttemptFenced."""
+        """The call is over and has used this; None, or what nothing can have used: nobody knows.
+
+        Raises StoreUnavailable, AttemptFenced.
+        """
         assert self._open, "a call ends once"
         self._open = False
         flag: CallFlag | None = None
         unknown: frozenset[Unit] = frozenset()
-        cost_micros = self._cost_micros
-        if used is None:
+        cost_micros, prices = self._cost_micros, self._may.prices
+        if used is None or not used.is_plausible:
             flag, unknown, used = CallFlag.UNREPORTED, frozenset({Unit.COST, Unit.TOKENS}), self._aside
-        elif self._may.prices is None:
+        elif prices is None:
             flag, unknown = CallFlag.UNPRICED, frozenset({Unit.COST})
         else:
-            cost_micros = self._may.prices.cost_micros(used)
+            prices = self._may.prices_for(used.input) or prices
+            cost_micros = prices.cost_micros(used)
         self._tell(used, cost_micros, flag)
         aside = (self._cost_micros, self._aside.total)
         self._run.allowance.use(aside, (cost_micros, used.total), unknown)
@@ -89,7 +93,7 @@ class Reservation:
             access=self._may.access,
             used=used,
             cost_micros=cost_micros,
-            prices=self._may.prices,
+            prices=prices,
             flag=flag,
             at_us=gov.clock.now_us(),
         )
@@ -174,7 +178,7 @@ def _set_aside(
     shortest, output_tokens = min(max_tokens, _OUTPUT_TOKENS_MIN), max_tokens
     while True:
         tokens = TokensUsed(input_tokens, output_tokens * answers)
-        cost_micros = 0 if may.prices is None else may.prices.cost_micros(tokens)
+        cost_micros = 0 if may.prices is None else may.prices.cost_micros_max(tokens)
         match run.allowance.set_aside(cost_micros, tokens.total):
             case SetAside():
                 return may, TokensUsed(input_tokens, output_tokens), cost_micros

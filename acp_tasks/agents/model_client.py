@@ -12,34 +12,35 @@ same around any call.
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import openai
 from celery.exceptions import SoftTimeLimitExceeded
 from openai.types import CompletionUsage
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.chat_completion_chunk import ChoiceDelta
 
 from acp_tasks import bootstrap
+from acp_tasks.agents import model_options
 from acp_tasks.agents.model_calls import Reservation, reserve
+from acp_tasks.agents.model_options import OUTPUT_TOKENS, Asked
 from acp_tasks.agents.sending import patiently, unwrapped
 from acp_tasks.interrupt import heed
 from governance.config import Settings
-from governance.core.digest import canonical_json
 from governance.core.prices import TokensUsed
-from governance.errors import InvalidOption, ModelCallFailed, ModelCallRefused
+from governance.errors import ModelCallFailed, ModelCallRefused
 
 if TYPE_CHECKING:
     from acp_tasks.run import Run
 
-#: What a call may answer that does not say.
-OUTPUT_TOKENS: Final = 1024
-# The two names the protocol has for the same bound.
-_BOUNDS: Final = ("max_tokens", "max_completion_tokens")
 # Whose protocol it is; whoever speaks it as well is not known by name.
 _PROVIDER: Final = "openai"
 # A token is hardly ever longer, so that what is counted while it streams is never more than it was.
 _TOKEN_CHARS_MAX: Final = 8
+# Not in the protocol, and sent by many who speak it.
+_THOUGHTS: Final = ("reasoning_content", "reasoning")
 
 
 class GovernedModel:
@@ -52,17 +53,16 @@ class GovernedModel:
     def chat(self, messages: Sequence[Any], **options: Any) -> ChatCompletion:
         """The answer as a whole.
 
-        Raises ModelCallRefused when governance says no, ModelCallFailed when the endpoint does, StoreUnavailable,
-        AttemptFenced, and ActionStopped when a kill switch strikes.
+        Raises ModelCallRefused when governance says no, ModelCallFailed when the endpoint does, InvalidOption,
+        StoreUnavailable, AttemptFenced, and ActionStopped when a kill switch strikes.
         """
-        with self._reserved(messages, options) as reservation:
-            answer: ChatCompletion = patiently(
-                self._run,
-                reservation,
-                lambda: _client().chat.completions.create(**self._asked(messages, options, reservation)),
-            )
+        asked = model_options.read(self.name, messages, options, stream=False)
+        client = _client()
+        with self._reserved(asked) as reservation:
+            body = asked.body(self.name, reservation.output_tokens)
+            answer: ChatCompletion = patiently(self._run, reservation, lambda: client.chat.completions.create(**body))
             reservation.span.used(response_model=answer.model, response_id=answer.id)
-            reservation.settle(used_of(answer.usage))
+            reservation.settle(used_of(answer.usage, said=_says_something(answer)))
         return answer
 
     def stream(self, messages: Sequence[Any], **options: Any) -> Iterator[ChatCompletionChunk]:
@@ -70,13 +70,12 @@ class GovernedModel:
 
         Raises as `chat` does, before the first piece or between two.
         """
-        with self._reserved(messages, options) as reservation:
-            asked = self._asked(messages, options, reservation)
-            asked |= {
-                "stream": True,
-                "stream_options": {"include_usage": True, **(options.get("stream_options") or {})},
-            }
-            pieces = patiently(self._run, reservation, lambda: _client().chat.completions.create(**asked))
+        asked = model_options.read(self.name, messages, options, stream=True)
+        client = _client()
+        with self._reserved(asked) as reservation:
+            body = asked.body(self.name, reservation.output_tokens)
+            body |= {"stream": True, "stream_options": {**body.get("stream_options", {}), "include_usage": True}}
+            pieces = patiently(self._run, reservation, lambda: client.chat.completions.create(**body))
             usage: CompletionUsage | None = None
             spoken = _Spoken()
             with pieces:
@@ -84,36 +83,33 @@ class GovernedModel:
                 while (chunk := self._next(chunks)) is not None:
                     usage = chunk.usage or usage
                     reservation.span.used(response_model=chunk.model, response_id=chunk.id)
-                    spoken.hear(chunk)
-                    if spoken.tokens > reservation.output_tokens_held and usage is None:
+                    if spoken.hear(chunk) > reservation.output_tokens_held:
                         held = reservation.output_tokens_held
                         bound = f"its answer goes on beyond the {held} tokens that are held for it"
                         raise ModelCallRefused(self.name, "hold:used-up", bound)
                     heed(self._run)
                     yield chunk
-            reservation.settle(used_of(usage))
+            reservation.settle(used_of(usage, said=spoken.tokens > 0))
 
     def reserve(self, input_characters: int, max_tokens: int = OUTPUT_TOKENS) -> Reservation:
         """Asks for one call and holds what it may use: a context manager, for calls by another library.
 
         Send at most its `output_tokens`, and give its `settle` what the answer says was used. Raises as `chat` does.
         """
-        return reserve(self._run, self.name, input_characters, max_tokens, api_url=_settings().model_url)
+        characters = model_options.whole("input_characters", input_characters, least=0)
+        bound = model_options.whole("max_tokens", max_tokens)
+        return reserve(self._run, self.name, characters, bound, api_url=_settings().model_url)
 
-    def _reserved(self, messages: Sequence[Any], options: dict[str, Any]) -> Reservation:
-        asked = canonical_json([list(messages), options.get("tools") or []], default=_plain)
-        if options.get("extra_body"):
-            raise InvalidOption("extra_body", "given", "plain options: what is put over the body is not governed")
-        bound = min((int(options[name]) for name in _BOUNDS if options.get(name)), default=OUTPUT_TOKENS)
-        url = _settings().model_url
+    def _reserved(self, asked: Asked) -> Reservation:
         return reserve(
-            self._run, self.name, len(asked), bound, answers=int(options.get("n") or 1), api_url=url, provider=_PROVIDER
+            self._run,
+            self.name,
+            asked.input_characters,
+            asked.max_tokens,
+            answers=asked.answers,
+            api_url=_settings().model_url,
+            provider=_PROVIDER,
         )
-
-    def _asked(self, messages: Sequence[Any], options: dict[str, Any], reservation: Reservation) -> dict[str, Any]:
-        bound = next((name for name in _BOUNDS if options.get(name)), _BOUNDS[0])
-        rest = {name: value for name, value in options.items() if name not in _BOUNDS}
-        return {**rest, "model": self.name, "messages": list(messages), bound: reservation.output_tokens}
 
     def _next(self, chunks: Iterator[ChatCompletionChunk]) -> ChatCompletionChunk | None:
         try:
@@ -134,21 +130,41 @@ class _Spoken:
     def tokens(self) -> int:
         return max(self._pieces, self._chars // _TOKEN_CHARS_MAX)
 
-    def hear(self, chunk: ChatCompletionChunk) -> None:
+    def hear(self, chunk: ChatCompletionChunk) -> int:
+        """With this piece."""
         for choice in chunk.choices:
-            said = choice.delta.content or ""
-            said += "".join(call.function.arguments or "" for call in choice.delta.tool_calls or () if call.function)
+            said = _words(choice.delta)
             self._pieces += bool(said)
             self._chars += len(said)
+        return self.tokens
 
 
-def used_of(usage: CompletionUsage | None) -> TokensUsed | None:
-    """What an answer says it used; None when it does not say."""
-    if usage is None or not (usage.prompt_tokens or usage.completion_tokens):
+def _words(delta: ChoiceDelta) -> str:
+    """All that a piece says: words, arguments, and what the model thinks, by the names that endpoints have for it."""
+    arguments = [call.function.arguments for call in delta.tool_calls or () if call.function]
+    thoughts = [(delta.model_extra or {}).get(name) for name in _THOUGHTS]
+    return "".join(part for part in (delta.content, delta.refusal, *arguments, *thoughts) if isinstance(part, str))
+
+
+def used_of(usage: CompletionUsage | None, *, said: bool) -> TokensUsed | None:
+    """What an answer says it used; None when it does not say, or cannot be right: it has words and used none for them.
+
+    The client library hands on what it was sent, whatever that is.
+    """
+    if usage is None:
         return None
     details = usage.prompt_tokens_details
-    cached = (details.cached_tokens or 0) if details is not None else 0
-    return TokensUsed(usage.prompt_tokens, usage.completion_tokens, cached)
+    cached, written = (getattr(details, name, None) or 0 for name in ("cached_tokens", "cache_write_tokens"))
+    used = TokensUsed(usage.prompt_tokens, usage.completion_tokens, cached, written)
+    if not used.is_plausible or not used.input or (said and not used.output):
+        return None
+    # Some leave what a model thinks out of its answer's tokens, and have it in the sum alone.
+    unnamed = usage.total_tokens - used.total if isinstance(usage.total_tokens, int) else 0
+    return replace(used, output=used.output + max(unnamed, 0))
+
+
+def _says_something(answer: ChatCompletion) -> bool:
+    return any(choice.message.content or choice.message.tool_calls for choice in answer.choices)
 
 
 def _client() -> openai.OpenAI:
@@ -173,8 +189,3 @@ def _client_for(pid: int, url: str, key: str, timeout_s: float) -> openai.OpenAI
 
 def _settings() -> Settings:
     return bootstrap.parts().settings
-
-
-def _plain(value: object) -> object:
-    """A message that is an object of the client library."""
-    return cast(Any, value).model_dump(mode="json", exclude_none=True)

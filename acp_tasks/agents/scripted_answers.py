@@ -14,7 +14,9 @@ the same answer, word for word. A line of that message that begins with `!` dire
     !cut N                        close the connection after N pieces of a stream; without a stream, at once
     !overrun                      say every word, whatever the bound
     !usage none                   leave the usage out
-    !usage INPUT OUTPUT [CACHED]  report these tokens instead of the counted ones
+    !usage INPUT OUTPUT [CACHED [WRITTEN [TOTAL]]]
+                                  report these tokens instead of the counted ones
+    !running                      report the usage with every piece of a stream, and not at its end alone
 
 Without any direction the desk's rules apply: `DESK` says which tools a message asks for, in their order, among those
 that are offered. Arguments come from the message too, from `key: value` lines and from JSON objects in it; one that is
@@ -96,6 +98,8 @@ class Usage:
     input: int
     output: int
     cached: int = 0
+    written: int = 0
+    total: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,7 @@ class Manner:
     pause_s: float = 0.0
     cut_after: int | None = None
     overrun: bool = False
+    running: bool = False
     usage: Usage | str = "counted"
 
 
@@ -234,6 +239,8 @@ def _manner(directions: Sequence[str]) -> Manner:
                 manner = replace(manner, cut_after=int(values[0]))
             case "overrun":
                 manner = replace(manner, overrun=True)
+            case "running":
+                manner = replace(manner, running=True)
             case "usage":
                 told = values[0] if values[0] == "none" else Usage(*(int(value) for value in values))
                 manner = replace(manner, usage=told)

@@ -213,6 +213,7 @@ class _Said:
                 ]
                 self._reason = "tool_calls"
                 output = sum(len(one.name) + len(one.arguments) for one in calls) // 4 + 1
+        self._running = manner.running
         self._usage = _usage(counted(talk, output) if manner.usage == "counted" else manner.usage)
 
     def whole(self) -> dict[str, Any]:
@@ -240,7 +241,12 @@ class _Said:
 
     def _chunk(self, delta: Mapping[str, Any], reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return {
+            **self._head,
+            "object": "chat.completion.chunk",
+            "choices": [choice],
+            **(self._usage if self._running else {}),
+        }
 
 
 def _usage(usage: Usage | str) -> dict[str, Any]:
@@ -249,8 +255,8 @@ def _usage(usage: Usage | str) -> dict[str, Any]:
     told = {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
-        "total_tokens": usage.input + usage.output,
-        "prompt_tokens_details": {"cached_tokens": usage.cached},
+        "total_tokens": usage.input + usage.output if usage.total is None else usage.total,
+        "prompt_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": usage.written},
     }
     return {"usage": told}
 

@@ -1,11 +1,12 @@
-"""Sending a call to an endpoint, and again where that is safe: where the endpoint has said no, or never heard of it.
+"""Sending a call to an endpoint, and again where that is safe: where it says "not now", or never heard of the call.
 
 A call that may have been worked on is never sent twice: what it used would be paid twice and counted once.
 """
 
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -28,8 +29,11 @@ _WAIT_S: Final = 0.5
 # An endpoint that wants more patience than this is for a later attempt of the action.
 _WAIT_MAX_S: Final = 60.0
 _LOOK_EVERY_S: Final = 0.05
-_TOO_MANY: Final = 429
-_SERVER_ERRORS: Final = 500
+# Too many requests, and unable to handle any for now (RFC 6585, RFC 9110): nothing was done, and may be done later.
+_NOT_NOW: Final = (429, 503)
+# Not from this caller, or not here. Everything else may be said after work that is paid for: what breaks in the server
+# or behind its gateway, and also a request that is found to be bad, by a filter of what it says or for its length.
+_NO_WORK: Final = (*_NOT_NOW, 401, 403, 404)
 # By name: the client's HTTP library changes its name, not theirs. The request has not left this machine.
 _NEVER_SENT: Final = ("ConnectError", "ConnectTimeout", "PoolTimeout")
 _T = TypeVar("_T")
@@ -38,16 +42,19 @@ _T = TypeVar("_T")
 def patiently(run: "Run", reservation: Reservation, send: Callable[[], _T]) -> _T:
     """What `send` answers. Raises ModelCallFailed, and what stops the run.
 
-    With a definite no the reservation is free again; after anything else it counts, for nobody knows what was used.
+    Where no work was done the reservation is free again; after anything else it counts, for nobody knows what was used.
     """
     for number in range(1, _TIMES + 1):
-        _heed(run, reservation)
+        with _idle(reservation):
+            heed(run)
         try:
             return send()
         except openai.APIStatusError as problem:
             wait_s = _wait_s(number, problem.response.headers)
-            if not _passes(problem.status_code) or number == _TIMES or wait_s > _WAIT_MAX_S:
-                reservation.unused()
+            status = problem.status_code
+            if status not in _NOT_NOW or number == _TIMES or wait_s > _WAIT_MAX_S:
+                if status in _NO_WORK:
+                    reservation.unused()
                 raise ModelCallFailed(reservation.model, _said(problem, number, wait_s)) from problem
         except openai.APIConnectionError as problem:
             stopped = unwrapped(problem)
@@ -74,10 +81,6 @@ def unwrapped(problem: BaseException) -> BaseException | None:
             return behind
         behind = behind.__cause__ or behind.__context__
     return None
-
-
-def _passes(status: int) -> bool:
-    return status == _TOO_MANY or status >= _SERVER_ERRORS
 
 
 def _said(problem: openai.APIStatusError, number: int, wait_s: float) -> str:
@@ -108,15 +111,17 @@ def _wait_s(number: int, headers: Mapping[str, Any]) -> float:
 def _wait(run: "Run", reservation: Reservation, seconds: float) -> None:
     """Until then, unless the run is stopped first."""
     until_s = time.monotonic() + seconds
-    while (left_s := until_s - time.monotonic()) > 0:
-        time.sleep(min(left_s, _LOOK_EVERY_S))
-        _heed(run, reservation)
+    with _idle(reservation):
+        while (left_s := until_s - time.monotonic()) > 0:
+            time.sleep(min(left_s, _LOOK_EVERY_S))
+            heed(run)
 
 
-def _heed(run: "Run", reservation: Reservation) -> None:
+@contextmanager
+def _idle(reservation: Reservation) -> Iterator[None]:
     """Where nothing is under way: whoever is stopped here has used nothing."""
     try:
-        heed(run)
+        yield
     except Exception:
         reservation.unused()
         raise

@@ -10,9 +10,10 @@ from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
 from governance.core.budgets import Payer, model_patterns
 from governance.core.identity import Identity
-from governance.core.models import ModelAccess, ModelAllowed, ModelGovernor, Tier, Whom
+from governance.core.models import ModelAccess, ModelAllowed, ModelGovernor, ModelRefused, Tier, Whom
 from governance.core.money import usd
 from governance.core.policy import DEFAULT_STREAM, Policy, Risk
+from governance.core.switches import Subject, stopping
 from governance.operations.charges import charges_now
 from governance.operations.context import Governance
 from governance.operations.directory import identity_now
@@ -20,6 +21,7 @@ from governance.operations.switches import board_now
 from governance.price_table import prices_of
 
 _WILD = "*?["
+_UNITS = ("input_micros", "cached_micros", "written_micros", "output_micros")
 
 
 @click.group()
@@ -71,22 +73,20 @@ def prices(names: tuple[str, ...], input_tokens: int) -> None:
     lines: list[dict[str, Any]] = []
     for name in names or _named(parts.gov.policy):
         found = prices_of(policy, name, input_tokens=input_tokens, at_us=now_us, api_url=url)
-        line: dict[str, Any] = {"model": name, "input_micros": None, "cached_micros": None, "output_micros": None}
+        line: dict[str, Any] = {"model": name} | dict.fromkeys(_UNITS)
         if found is not None:
-            line |= {"input_micros": found.input, "cached_micros": found.cached, "output_micros": found.output}
+            written = found.input if found.written is None else found.written
+            line |= dict(zip(_UNITS, (found.input, found.cached, written, found.output), strict=True))
         lines.append({**line, "table": None if found is None else found.table})
     if output.wants_json():
         output.write_json({"prices": lines})
     else:
         output.write_table(
-            ("MODEL", "INPUT", "CACHED INPUT", "OUTPUT", "FROM"),
+            ("MODEL", "INPUT", "CACHED INPUT", "WRITTEN TO CACHE", "OUTPUT", "FROM"),
             (
                 (
                     line["model"],
-                    *(
-                        "unknown" if line[unit] is None else usd(line[unit])
-                        for unit in ("input_micros", "cached_micros", "output_micros")
-                    ),
+                    *("unknown" if line[unit] is None else usd(line[unit]) for unit in _UNITS),
                     line["table"],
                 )
                 for line in lines
@@ -110,17 +110,25 @@ def check(
 ) -> None:
     """Whether somebody may use a model, and by which rule; exit code 3 when not.
 
-    The directory fills in what is left out of who pays, as it does for actions.
+    The directory fills in what is left out of who pays, as it does for actions. A kill switch counts first.
     """
     gov = bootstrap.governance()
-    board_now(gov)
-    resolved = identity_now(gov, Identity(user, team, org))
-    access = access_of(gov, model, Payer.of(resolved.identity, agent, stream), Risk(risk))
+    board = board_now(gov)
+    payer = Payer.of(identity_now(gov, Identity(user, team, org)).identity, agent, stream)
+    switch = stopping(board.engaged, _anybodys(payer, model))
+    access: ModelAccess = access_of(gov, model, payer, Risk(risk))
+    if switch is not None:
+        access = ModelRefused(model, switch.rule, switch.reason)
     if output.wants_json():
         output.write_json(access_document(access))
     else:
         output.write_fields(access_document(access))
     click.get_current_context().exit(Exit.OK if isinstance(access, ModelAllowed) else Exit.DENIED)
+
+
+def _anybodys(payer: Payer, model: str) -> Subject:
+    """Some action of this caller, which is none in particular."""
+    return Subject("", "", model, frozenset(), payer.stream, payer.agent, payer.user, payer.team, payer.org)
 
 
 def access_of(gov: Governance, model: str, payer: Payer, risk: Risk) -> ModelAccess:

@@ -42,6 +42,11 @@ class ModelCall:
                 "output": self.prices.output,
                 "table": self.prices.table,
             }
+        if self.used.written:
+            payload["written"] = {
+                "tokens": self.used.written,
+                "price": None if self.prices is None else self.prices.written,
+            }
         if self.flag is not None:
             payload["flag"] = self.flag
         if self.access.override is not None:

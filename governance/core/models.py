@@ -4,6 +4,8 @@ A model is in the strictest tier that has a pattern for it; one that no tier has
 policy says otherwise. A tier is open to whom an access entry gives it, and to nobody else. An override lets somebody
 use a model all the same, or forbids it, until it expires: a denying one counts before everything, an allowing one
 before tier and access. What a budget says of models holds for everybody that it covers.
+
+A pattern that restricts is about a model in whatever case it is asked for; one that opens is about its very name.
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,7 @@ from governance.core.budgets import Payer
 from governance.core.instants import iso
 from governance.core.prices import UnitPrices
 from governance.core.rules import Risk
+from governance.core.switches import names_model
 
 
 class Tier(StrEnum):
@@ -94,7 +97,8 @@ class ModelPolicy:
     def tier_of(self, model: str) -> Tier | None:
         """The strictest tier that names the model, else that of unknown ones."""
         for tier in reversed(Tier):
-            if any(fnmatchcase(model, pattern) for pattern in self.tiers.get(tier, ())):
+            names = names_model if tier is not Tier.STANDARD else _opens
+            if any(names(pattern, model) for pattern in self.tiers.get(tier, ())):
                 return tier
         return self.unknown
 
@@ -147,7 +151,7 @@ class ModelGovernor:
         if override is not None and override.effect is OverrideEffect.DENY:
             return ModelRefused(model, f"model:{override.id}", f"{override.reason} (until {iso(override.until_us)})")
         for budget_id, patterns in self.budgets:
-            if not any(fnmatchcase(model, pattern) for pattern in patterns):
+            if not any(_opens(pattern, model) for pattern in patterns):
                 reason = f"the budget {budget_id} is for {', '.join(patterns) or 'no model'}, and not for {model}"
                 return ModelRefused(model, f"budget:{budget_id}", reason)
         tier = self.policy.tier_of(model)
@@ -170,10 +174,14 @@ class ModelGovernor:
             override
             for override in self.policy.overrides
             if override.lasts(self.now_us)
-            and fnmatchcase(model, override.model)
+            and (names_model if override.effect is OverrideEffect.DENY else _opens)(override.model, model)
             and override.whom.covers(identity, risk)
         ]
         return min(standing, key=lambda override: override.effect is not OverrideEffect.DENY, default=None)
+
+
+def _opens(pattern: str, model: str) -> bool:
+    return fnmatchcase(model, pattern)
 
 
 def named(payer: Payer) -> dict[str, str]:

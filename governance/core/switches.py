@@ -37,9 +37,14 @@ EVERYTHING: Final = "*"
 _NARROWEST: Final = {scope: rank for rank, scope in enumerate(Scope)}
 
 
+def names_model(pattern: str, model: str) -> bool:
+    """Whether a glob that forbids is about a model: in any case, for there are endpoints that know it in any."""
+    return fnmatchcase(model.casefold(), pattern.casefold())
+
+
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """An engaged switch. The `scope_id` of the scopes name and model is a case-sensitive glob, else exact."""
+    """An engaged switch. The `scope_id` of the scopes name and model is a glob, of a model in any case; else exact."""
 
     id: str
     scope: Scope
@@ -61,7 +66,7 @@ class Switch:
             case Scope.NAME:
                 return fnmatchcase(subject.name, self.scope_id)
             case Scope.MODEL:
-                return subject.model is not None and fnmatchcase(subject.model, self.scope_id)
+                return subject.model is not None and names_model(self.scope_id, subject.model)
             case Scope.SESSION:
                 return self.scope_id in subject.sessions
             case _:

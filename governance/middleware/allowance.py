@@ -1,7 +1,8 @@
 """What a running attempt may still use: what it holds, less what it has reported and what its calls have set aside.
 
 A call of a model sets aside what it may use at most before it is made; where the hold is too small, more is held. The
-body may make calls from several threads.
+body may make calls from several threads. What is still set aside when the attempt ends counts as used: of a call that
+nobody saw to its end, a stream that was dropped or another thread's, nobody knows what it used.
 """
 
 import threading
@@ -25,7 +26,7 @@ class Allowance:
     def __init__(self, call: Call) -> None:
         self._call = call
         self._holds = call.running().holds
-        self._aside = {Unit.COST: 0, Unit.TOKENS: 0}
+        self._aside = call.aside
         self._lock = threading.Lock()
 
     def left(self, unit: Unit) -> int:
@@ -41,12 +42,17 @@ class Allowance:
             if any(more.values()):
                 # Said first: also a top-up whose answer is lost is closed with the hold.
                 self._call.topped_up = True
+                if self._call.added_up:
+                    return Gone()
                 held = top_up(self._call.gov, self._call.running().ref, self._holds, more[Unit.COST], more[Unit.TOKENS])
                 if not isinstance(held, ToppedUp):
                     return held
                 self._holds = held.holds
             for unit, amount in wanted.items():
                 self._aside[unit] += amount
+            if self._call.added_up:
+                # Too late to be counted.
+                return Gone()
         return SetAside()
 
     def give_back(self, cost_micros: int, tokens: int) -> None:
@@ -69,8 +75,8 @@ class Allowance:
         """Reports what was used of `aside`, both micro-USD and tokens; of `unknown` units it may be more."""
         reported = self._call.reported
         with self._lock:
-            self._aside[Unit.COST] -= aside[0]
-            self._aside[Unit.TOKENS] -= aside[1]
+            reported.unknown |= unknown
             reported.cost_micros = (reported.cost_micros or 0) + used[0]
             reported.tokens = (reported.tokens or 0) + used[1]
-            reported.unknown |= unknown
+            self._aside[Unit.COST] -= aside[0]
+            self._aside[Unit.TOKENS] -= aside[1]

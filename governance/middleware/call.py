@@ -42,10 +42,27 @@ class Call:
     admission: Admitted | None = None
     # Set before the attempt asks for more than it was admitted with.
     topped_up: bool = False
+    # What calls of models that are not over may use at most, in micro-USD and tokens.
+    aside: dict[Unit, int] = field(default_factory=lambda: {Unit.COST: 0, Unit.TOKENS: 0})
+    # Set once its usage was added up: nothing is set aside any more.
+    added_up: bool = False
 
     def running(self) -> Admitted:
         assert self.admission is not None, "only an admitted call runs"
         return self.admission
+
+    def add_up(self) -> Usage:
+        """What the attempt used, as it ends: what was reported, and all that is still set aside.
+
+        Other threads may be at it, so each side writes first what the other reads last: then nothing is missed.
+        """
+        self.added_up = True
+        aside = dict(self.aside)
+        used = self.reported.usage()
+        if not any(aside.values()):
+            return used
+        cost_micros, tokens = (used.cost_micros or 0) + aside[Unit.COST], (used.tokens or 0) + aside[Unit.TOKENS]
+        return Usage(cost_micros, tokens, (Unit.COST, Unit.TOKENS))
 
 
 @dataclass(frozen=True, slots=True)

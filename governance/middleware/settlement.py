@@ -42,7 +42,7 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
         ref=running.ref,
         holds=running.holds,
         outcome=outcome.ending,
-        usage=call.reported.usage(),
+        usage=call.add_up(),
         actor=f"worker:{call.lease.worker_id}",
         at_us=call.gov.clock.now_us(),
         topped_up=call.topped_up,

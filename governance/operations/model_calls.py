@@ -11,7 +11,7 @@ from governance.core.admit import Exhausted
 from governance.core.budgets import model_patterns
 from governance.core.changes import Author, event_of
 from governance.core.model_calls import ModelCall
-from governance.core.models import ModelAllowed, ModelGovernor, ModelRefused, named
+from governance.core.models import ModelAllowed, ModelGovernor, ModelPolicy, ModelRefused, named
 from governance.core.plans import OnExhausted
 from governance.core.policy import Policy, Risk
 from governance.core.prices import UnitPrices
@@ -32,10 +32,18 @@ from governance.store import sessions as store_sessions
 
 @dataclass(frozen=True, slots=True)
 class MayCall:
-    """By this access, at these prices; None: nobody knows a price."""
+    """By this access, at these prices if the input is as long as was estimated; None: nobody knows a price."""
 
     access: ModelAllowed
     prices: UnitPrices | None
+    models: ModelPolicy
+    asked_us: int
+    api_url: str | None
+
+    def prices_for(self, input_tokens: int) -> UnitPrices | None:
+        """What counts once it is known how long the input was: beyond a size, some models cost more."""
+        model = self.access.model
+        return prices_of(self.models, model, input_tokens=input_tokens, at_us=self.asked_us, api_url=self.api_url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,8 @@ def ask(
         if not events.append_owned(gov.store, model_denied(ref, by, access, payer)):
             return NotOwned()
         return MayNotCall(access.rule, access.reason)
-    return MayCall(access, prices_of(policy.models, model, input_tokens=input_tokens, at_us=now_us, api_url=api_url))
+    prices = prices_of(policy.models, model, input_tokens=input_tokens, at_us=now_us, api_url=api_url)
+    return MayCall(access, prices, policy.models, now_us, api_url)
 
 
 def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, short: NoRoom) -> MayNotCall | NotOwned:

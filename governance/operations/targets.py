@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Final
 
-from governance.core.switches import Scope
+from governance.core.switches import Scope, names_model
 from governance.operations.context import Governance
 from governance.store import action_reports, sessions
 
@@ -22,7 +22,6 @@ _COLUMNS: Final = {
     Scope.NAME: "name",
     Scope.MODEL: "model",
 }
-_GLOBS: Final = (Scope.NAME, Scope.MODEL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +52,15 @@ def unknown_target(gov: Governance, scope: Scope, scope_id: str, names: Sequence
                 seen += [stream for _, stream in sessions.latest(gov.store, _LATEST)]
             if scope is Scope.NAME:
                 seen += names
-    if any(fnmatchcase(one, scope_id) if scope in _GLOBS else one == scope_id for one in seen):
+    if any(_is_meant(scope, scope_id, one) for one in seen):
         return None
     # The latest session comes first: a stream's name is meant as its present one.
     begun = [one for one in seen if one.startswith(scope_id)]
     near = begun or get_close_matches(scope_id, sorted(set(seen)))
     return UnknownTarget(scope, scope_id, tuple(near[:_NEAR_MAX]))
+
+
+def _is_meant(scope: Scope, scope_id: str, one: str) -> bool:
+    if scope is Scope.MODEL:
+        return names_model(scope_id, one)
+    return fnmatchcase(one, scope_id) if scope is Scope.NAME else one == scope_id

@@ -42,10 +42,11 @@ class OverrideModel(Model):
 
 
 class PricesModel(Model):
-    """USD per million tokens; cached input that has no price of its own costs what other input does."""
+    """USD per million tokens; cached or written input without a price of its own costs what other input does."""
 
     input: Usd
     cached: Usd | None = None
+    written: Usd | None = None
     output: Usd
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import RowMapping, select
 from governance.core.board import Board
 from governance.core.budgets import Book, Raise, parse_budget
 from governance.core.events import Event
-from governance.core.switches import Mode, Scope, Switch
+from governance.core.switches import Mode, Scope, Switch, names_model
 from governance.store.directory import LOADED
 from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH, epoch_in, exclude_admissions
@@ -173,8 +173,13 @@ def in_scope(store: Store, switch: Switch) -> tuple[str, Mapping[str, Any]]:
         # Globs are matched in one place, over the few names there are.
         column = switch.scope
         live = store.read(f"SELECT DISTINCT {column} FROM actions WHERE delivered_us IS NULL", {})
-        named = [str(row[0]) for row in live if row[0] is not None and fnmatchcase(str(row[0]), switch.scope_id)]
+        meant = names_model if switch.scope is Scope.MODEL else _names
+        named = [str(row[0]) for row in live if row[0] is not None and meant(switch.scope_id, str(row[0]))]
         values = {f"name{number}": name for number, name in enumerate(named)}
         listed = ", ".join(f":{value}" for value in values)
         return (f"a.{column} IN ({listed})" if named else "1 = 0"), values
     return f'a."{_COLUMNS[switch.scope]}" = :scope_id', {"scope_id": switch.scope_id}
+
+
+def _names(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern)

@@ -51,7 +51,7 @@ def end(desk: Desk, call: Call) -> None:
             run.ref,
             run.holds,
             Succeeded("null"),
-            call.reported.usage(),
+            call.add_up(),
             "test",
             desk.gov.clock.now_us(),
             call.topped_up,
@@ -91,6 +91,21 @@ def test_a_budget_is_for_the_models_that_it_names(database_url: str) -> None:
     gov.store.close()
 
 
+def test_what_a_call_costs_depends_on_how_long_its_input_was_and_not_on_the_estimate(database_url: str) -> None:
+    gov = make_governance(database_url, policy=POLICY.replace('standard: "small-*"', "standard: gemini-2.5-pro"))
+    desk = Desk(gov)
+    run = desk.admitted(desk.submit())
+    policy = session_policy(gov, run.ref.session_id)
+    found = ask(gov, run, policy, "gemini-2.5-pro", input_tokens=300_000, api_url=None)
+    assert isinstance(found, MayCall)
+    assert found.prices == found.prices_for(300_000)
+    long, short = found.prices, found.prices_for(100_000)
+    assert long is not None
+    assert short is not None
+    assert long.input == 2 * short.input
+    gov.store.close()
+
+
 def test_a_call_sets_aside_what_it_may_use_and_holds_more_where_it_has_to(desk: Desk, tmp_path: Path) -> None:
     call = call_of(desk, desk.admitted(desk.submit(cost_micros=1000, tokens=100)), tmp_path)
     allowance = Allowance(call)
@@ -124,6 +139,23 @@ def test_a_call_that_used_nothing_costs_nothing_unless_the_action_declared_somet
     assert desk.account("cost_micros")["posted"] == 0
     # Its body may have used the tokens that it declared, and has not said so.
     assert desk.account("tokens") == {"limit": 100_000, "posted": 50, "held": 0}
+
+
+def test_what_is_still_set_aside_when_the_attempt_ends_counts_and_nothing_more_is(desk: Desk, tmp_path: Path) -> None:
+    call = call_of(desk, desk.admitted(desk.submit(cost_micros=100, tokens=10)), tmp_path)
+    allowance = Allowance(call)
+    assert isinstance(allowance.set_aside(500, 50), SetAside)
+    allowance.use((500, 50), (5, 5))
+    assert isinstance(allowance.set_aside(700, 70), SetAside)
+    end(desk, call)
+    assert (desk.account("cost_micros")["posted"], desk.account("tokens")["posted"]) == (705, 75)
+    flagged = desk.gov.store.read("SELECT DISTINCT flag FROM entries WHERE flag IS NOT NULL", {})
+    assert [row[0] for row in flagged] == ["unreported"]
+    # A thread that is late.
+    assert isinstance(allowance.set_aside(0, 0), Gone)
+    assert isinstance(allowance.set_aside(10_000, 10_000), Gone)
+    assert desk.account("cost_micros")["held"] == 0
+    books.assert_agree(desk.gov)
 
 
 def test_a_budget_without_room_is_named_in_the_refusal_and_in_the_trail(desk: Desk, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_what_waits_in_whatever_state_is_cancelled_with_its_ticket(desk: Desk) -
         (Scope.TEAM, {"team": "t1"}, {"team": "T1"}),
         (Scope.ORG, {"org": "o1"}, {"org": None, "team": "o1"}),
         (Scope.NAME, {"name": "case.reply"}, {"name": "Case.reply"}),
-        (Scope.MODEL, {"model": "m-1"}, {"model": None}),
+        (Scope.MODEL, {"model": "M-1"}, {"model": None}),
     ],
 )
 def test_a_scope_is_stopped_and_not_its_neighbour(

@@ -73,8 +73,20 @@ def test_an_unknown_model_is_refused_unless_the_policy_says_its_tier() -> None:
     assert isinstance(asked("small-1", policy=NO_MODELS), ModelRefused)
     assert asked("other", policy=replace(POLICY, unknown=Tier.STANDARD)) == ModelAllowed("other", Tier.STANDARD)
     assert isinstance(asked("other", policy=replace(POLICY, unknown=Tier.PREMIUM)), ModelRefused)
-    # Patterns are case-sensitive: a name that looks like another one is another one.
+    # A name that looks like another one is another one, for whatever opens.
     assert isinstance(asked("Small-1"), ModelRefused)
+
+
+def test_another_case_is_no_way_round_what_forbids() -> None:
+    every = replace(POLICY, tiers={**POLICY.tiers, Tier.STANDARD: ("*",)})
+    assert asked("small-1", policy=every) == ModelAllowed("small-1", Tier.STANDARD)
+    for name, tier in {"SECRET": "restricted", "Large-1": "premium"}.items():
+        refused = asked(name, policy=every)
+        assert isinstance(refused, ModelRefused)
+        assert refused.rule == f"model:{tier}"
+    never = override(id="never", model="small-*", effect=OverrideEffect.DENY)
+    assert asked("SMALL-1", policy=replace(every, overrides=(never,)), user="u1").rule == "model:never"  # type: ignore[union-attr]
+    assert isinstance(asked("SECRET", policy=replace(every, overrides=(override(),)), user="u1"), ModelRefused)
 
 
 def test_an_override_lasts_until_its_end_and_is_named() -> None:
@@ -125,6 +137,8 @@ def test_the_operators_price_is_the_nearest_name() -> None:
         (TokensUsed(1, 0, cached=1), 1),
         (TokensUsed(1000, 100, cached=400), 600 + 200 + 400),
         (TokensUsed(10, 0, cached=99), 5),
+        # Without a price of its own, what is written costs what other input does.
+        (TokensUsed(1000, 0, cached=400, written=600), 800),
     ],
 )
 def test_a_cost_is_rounded_up(used: TokensUsed, cost_micros: int) -> None:
@@ -138,3 +152,12 @@ def test_what_fits_costs_no_more_than_what_is_there() -> None:
         assert fits == 0 or PRICES.cost_micros(TokensUsed(100, fits)) <= room
         assert PRICES.cost_micros(TokensUsed(100, fits + 1)) > room
     assert replace(PRICES, output=0).output_within(100, 100) is None
+
+
+def test_before_it_is_known_what_the_cache_takes_the_dearest_price_counts() -> None:
+    written = replace(PRICES, written=1_250_000)
+    assert written.cost_micros(TokensUsed(1000, 100, cached=400, written=200)) == 400 + 200 + 250 + 400
+    assert written.cost_micros_max(TokensUsed(1000, 100)) == 1250 + 400
+    assert written.output_within(1250 + 400, 1000) == 100
+    assert PRICES.cost_micros_max(TokensUsed(1000, 100)) == PRICES.cost_micros(TokensUsed(1000, 100))
+    assert not TokensUsed(10, 5, cached=6, written=6).is_plausible

@@ -39,7 +39,7 @@ def switch(scope: Scope, scope_id: str, mode: Mode = Mode.KILL, id_: str = "s-1"
             ["case.reply", "case.*", "*.reply", "case.rep[lm]y", "*"],
             ["case.refund", "case", "CASE.*", "*.bulk"],
         ),
-        (Scope.MODEL, ["small-model", "small-*", "*"], ["large-model", "Small-*", "small"]),
+        (Scope.MODEL, ["small-model", "small-*", "Small-*", "*"], ["large-model", "small"]),
         (Scope.SYSTEM, [EVERYTHING], []),
     ],
 )

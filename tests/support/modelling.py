@@ -47,3 +47,16 @@ def talks(folder: str, text: str, **options: Any) -> str:
             effect(folder, f"heard {run.command_id} {run.attempt}")
         said += "".join(choice.delta.content or "" for choice in chunk.choices)
     return said
+
+
+@app.task(name="m.drops", risk="low", idempotent=True)
+def drops(asked: str, dropped: str) -> bool:
+    """Hears one call to its end and of another one the first piece: it is still being said when the body returns."""
+    run = current_run()
+    run.model("small-1").chat(user(asked), max_tokens=20)
+    left_open.append(run.model("small-1").stream(user(dropped), max_tokens=60))
+    return bool(next(left_open[-1]).choices)
+
+
+#: Streams that nobody has closed.
+left_open: list[Any] = []

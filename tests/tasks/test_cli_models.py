@@ -46,3 +46,9 @@ def test_models_are_listed_priced_and_checked(tmp_path: Path) -> None:
     assert filled.json["identity"] == {"user": "u1", "team": "t1", "org": "o1"}
     contradicted = terminal.acp(*explain, "--user", "u1", "--team", "t2")
     assert (contradicted.code, contradicted.json["rule"]) == (3, "identity:contradiction")
+
+    stopped = terminal.acp("stop", "--model", "Small-*", "--mode", "pause", "--reason", "it raves", by="root")
+    assert stopped.code == 0, stopped.err
+    paused = terminal.acp("models", "check", "small-1", "--json")
+    assert (paused.code, paused.json["rule"], paused.json["reason"]) == (3, "switch:model:Small-*", "it raves")
+    assert terminal.acp("models", "check", "large-1", "--team", "t1", "--risk", "low").code == 0

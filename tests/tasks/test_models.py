@@ -1,10 +1,9 @@
 """Calls of models inside actions, on real workers and over HTTP."""
 
 import importlib
-import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,11 +12,12 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from acp_tasks.agents.scripted_model import ScriptedModel
 from acp_tasks.stop import stop
 from governance.core.switches import Mode, Scope
-from governance.errors import ActionCancelled, ModelCallFailed, ModelCallRefused
+from governance.errors import ActionCancelled, ModelCallRefused
 from governance.operations import audit
 from governance.operations.audit import seal
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
+from tests.support.model_books import account, calls, flags, told
 
 
 @pytest.fixture(scope="module")
@@ -49,40 +49,6 @@ def shop(
 def modelling(shop: Shop) -> Any:
     """The tasks that call models; the shop's app is there once its broker is."""
     return importlib.import_module("tests.support.modelling")
-
-
-def account(shop: Shop, stream: str, unit: str) -> tuple[int, int]:
-    """What is posted on a stream's account, and held."""
-    found = shop.gov.store.read(
-        """SELECT a.posted, a.held FROM accounts a JOIN sessions s ON s.id = a.scope_id
-            WHERE s.stream = :stream AND a.unit = :unit AND a.scope = 'session'""",
-        {"stream": stream, "unit": unit},
-    )
-    return int(found[0][0]), int(found[0][1])
-
-
-def calls(shop: Shop, action_id: str) -> list[Mapping[str, Any]]:
-    with shop.gov.store.statement() as connection:
-        found = connection.exec_driver_sql(
-            f"SELECT * FROM model_calls WHERE action_id = '{action_id}' ORDER BY at_us, id"
-        )
-        return [dict(row) for row in found.mappings()]
-
-
-def told(shop: Shop, action_id: str, kind: str) -> list[dict[str, Any]]:
-    found = shop.gov.store.read(
-        "SELECT payload FROM events WHERE action_id = :id AND kind = :kind ORDER BY id", {"id": action_id, "kind": kind}
-    )
-    return [json.loads(payload) for (payload,) in found]
-
-
-def flags(shop: Shop, action_id: str) -> set[tuple[str, str, str]]:
-    found = shop.gov.store.read(
-        """SELECT a.unit, e.kind, e.flag FROM entries e JOIN accounts a ON a.id = e.account_id
-            WHERE e.action_id = :id AND e.flag IS NOT NULL""",
-        {"id": action_id},
-    )
-    return {(row[0], row[1], row[2]) for row in found}
 
 
 def last_bound(model: ScriptedModel) -> int:
@@ -211,34 +177,6 @@ def test_each_call_is_a_span_with_what_it_used(shop: Shop, modelling: Any, expor
     assert found[1].status.status_code.name == "ERROR"
     assert silent["acp.flag"] == "unreported"
     assert "gen_ai.usage.input_tokens" not in silent
-
-
-def test_what_is_safe_is_tried_again_and_nothing_else(shop: Shop, modelling: Any, model: ScriptedModel) -> None:
-    before = len(model.requests)
-    # Of its own for each database: how often a conversation has failed is counted.
-    asked = f"{shop.folder.name}\n!fail 429 2 0.1\n!say at last"
-    limited = modelling.asks.apply_async((asked,), stream="try")
-    assert limited.get(timeout=20) == "at last"
-    assert len(model.requests) == before + 3
-    assert len(calls(shop, limited.id)) == 1
-
-    broken = modelling.asks.apply_async(("!fail 500 0 0.05",), stream="try")
-    problem = failure(broken)
-    assert isinstance(problem, ModelCallFailed)
-    assert "500 in 4 tries" in problem.problem
-    assert len(model.requests) == before + 7
-    assert (calls(shop, broken.id), flags(shop, broken.id)) == ([], set())
-    (call,) = calls(shop, limited.id)
-    assert account(shop, "try", "tokens") == (call["tokens_input"] + call["tokens_output"], 0)
-
-    cut = modelling.asks.apply_async(("!cut 0",), {"max_tokens": 40}, stream="cut")
-    assert isinstance(failure(cut), ModelCallFailed)
-    assert len(model.requests) == before + 8
-    (call,) = calls(shop, cut.id)
-    assert (call["flag"], call["tokens_output"]) == ("unreported", 40)
-    assert account(shop, "cut", "tokens") == (call["tokens_input"] + 40, 0)
-    assert isinstance(failure(modelling.asks.apply_async(("!fail 400",), stream="try")), ModelCallFailed)
-    assert len(model.requests) == before + 9
 
 
 def test_a_call_without_usage_posts_the_whole_hold_and_is_flagged(shop: Shop, modelling: Any) -> None:
