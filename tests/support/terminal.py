@@ -1,17 +1,21 @@
 """The command line in processes of its own, as people and scripts run it."""
 
 import json
+import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from tests.support.governed import POLICY, policy_file
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_S: Final = 60
 NO_BROKER = "redis://:hush@127.0.0.1:1/0"
 UNDER_CELERY = """
 import sys
@@ -20,6 +24,10 @@ from acp_tasks.cli import acp
 celery.add_command(acp, "acp")
 sys.exit(main())
 """
+# Most of what a command takes is to import what all of them need. One process does, and each command is a fork of it,
+# which imports the rest itself.
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["acp_tasks.bootstrap"])
 
 
 @dataclass(frozen=True)
@@ -59,23 +67,28 @@ class Terminal:
         self.tokens[name] = made.json["token"]
 
     def acp(self, *args: str, by: str = "root", **env: str) -> Ran:
-        return self.run(["-m", "acp_tasks.cli", *args], env, by=by)
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            fork = _FORKS.Process(target=_acp, args=(args, self.folder, self._environment(by, env), out, err))
+            fork.start()
+            fork.join(DEADLINE_S)
+            if fork.exitcode is None:
+                fork.kill()
+                fork.join()
+                raise AssertionError(f"acp {args} took over {DEADLINE_S} s: {err.read_text()}")
+            return _checked(fork.exitcode, out.read_text(), err.read_text())
 
     def celery(self, *args: str) -> Ran:
-        return self.run(["-c", UNDER_CELERY, *args], {})
-
-    def run(self, args: list[str], env: dict[str, str], *, by: str = "root") -> Ran:
         done = subprocess.run(
-            [sys.executable, *args],
+            [sys.executable, "-c", UNDER_CELERY, *args],
             cwd=self.folder,
-            env=self._environment(by, env),
+            env=self._environment("root", {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_S,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return _checked(done.returncode, done.stdout, done.stderr)
 
     def start(self, *args: str, stdout: int = subprocess.PIPE, **env: str) -> "subprocess.Popen[str]":
         """A command that goes on until it is interrupted; whoever starts it ends it."""
@@ -104,3 +117,20 @@ class Terminal:
             **token,
             **env,
         }
+
+
+def _checked(code: int, out: str, err: str) -> Ran:
+    assert "Traceback" not in err, err
+    return Ran(code, out, err)
+
+
+def _acp(args: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """`python -m acp_tasks.cli`, in the process that was forked for it."""
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[1:] = args
+    runpy.run_module("acp_tasks.cli", run_name="__main__", alter_sys=True)
