@@ -1,7 +1,6 @@
 """The command line in processes of its own, as people and scripts run it."""
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from tests.support.forks import FORKS
 from tests.support.governed import POLICY, policy_file
 
 ROOT = Path(__file__).parents[2]
@@ -24,10 +24,6 @@ from acp_tasks.cli import acp
 celery.add_command(acp, "acp")
 sys.exit(main())
 """
-# Most of what a command takes is to import what all of them need. One process does, and each command is a fork of it,
-# which imports the rest itself.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["acp_tasks.bootstrap"])
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class Terminal:
     def acp(self, *args: str, by: str = "root", **env: str) -> Ran:
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
-            fork = _FORKS.Process(target=_acp, args=(args, self.folder, self._environment(by, env), out, err))
+            fork = FORKS.Process(target=_acp, args=(args, self.folder, self._environment(by, env), out, err))
             fork.start()
             fork.join(DEADLINE_S)
             if fork.exitcode is None:
