@@ -63,15 +63,19 @@ class Terminal:
         self.tokens[name] = made.json["token"]
 
     def acp(self, *args: str, by: str = "root", **env: str) -> Ran:
+        return self.module("acp_tasks.cli", *args, by=by, **env)
+
+    def module(self, name: str, *args: str, by: str = "root", **env: str) -> Ran:
+        """`python -m name`."""
         with tempfile.TemporaryDirectory() as folder:
             out, err = Path(folder) / "out", Path(folder) / "err"
-            fork = FORKS.Process(target=_acp, args=(args, self.folder, self._environment(by, env), out, err))
+            fork = FORKS.Process(target=_run, args=(name, args, self.folder, self._environment(by, env), out, err))
             fork.start()
             fork.join(DEADLINE_S)
             if fork.exitcode is None:
                 fork.kill()
                 fork.join()
-                raise AssertionError(f"acp {args} took over {DEADLINE_S} s: {err.read_text()}")
+                raise AssertionError(f"{name} {args} took over {DEADLINE_S} s: {err.read_text()}")
             return _checked(fork.exitcode, out.read_text(), err.read_text())
 
     def celery(self, *args: str) -> Ran:
@@ -120,8 +124,8 @@ def _checked(code: int, out: str, err: str) -> Ran:
     return Ran(code, out, err)
 
 
-def _acp(args: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
-    """`python -m acp_tasks.cli`, in the process that was forked for it."""
+def _run(name: str, args: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """`python -m name`, in the process that was forked for it."""
     for path, stream in ((out, sys.stdout), (err, sys.stderr)):
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
@@ -129,4 +133,4 @@ def _acp(args: tuple[str, ...], folder: Path, environment: dict[str, str], out: 
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = args
-    runpy.run_module("acp_tasks.cli", run_name="__main__", alter_sys=True)
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
