@@ -14,7 +14,7 @@ run: $(READY)
 	$(BIN)/acp run $(RUN_ARGS)
 
 test: $(READY) lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 check: test
 

@@ -30,6 +30,8 @@ from tests.support.first_rows import (
     insert,
     ticket_row,
 )
+from tests.support.forks import at_once
+from tests.support.governed import make_governance
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -240,23 +242,8 @@ def test_eight_processes_may_upgrade_at_once(
     database_url: str, store: Store, start: str, request: pytest.FixtureRequest
 ) -> None:
     request.getfixturevalue(start)
-    program = (
-        "import sys; from governance.store.engine import Store; from governance.store import migrate;"
-        "store = Store(sys.argv[1]); sys.stdin.readline(); migrate.upgrade(store); store.close()"
-    )
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, database_url], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(8)
-    ]
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    for racer in racers:
-        _, errors = racer.communicate(timeout=60)
-        assert racer.returncode == 0, errors
+    # Which upgrades it.
+    at_once(8, make_governance, database_url)
     assert migrate.check(store)
 
 

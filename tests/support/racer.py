@@ -1,7 +1,6 @@
 """Eight processes that start at one moment and do the same thing to one database."""
 
 import json
-import multiprocessing
 import multiprocessing.queues
 import multiprocessing.synchronize
 import queue
@@ -20,6 +19,7 @@ from governance.errors import StateConflict
 from governance.operations import decide, switches
 from governance.operations.answers import Admitted, Denied
 from governance.operations.escalate import escalate_overdue
+from tests.support.forks import FORKS
 from tests.support.governed import ANN, Desk, make_governance, submission
 
 RACERS = 8
@@ -233,13 +233,10 @@ JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
 
 def race(url: str, job: str, argument: str, racers: int) -> Counter[str]:
     """Runs `job` in `racers` processes at once; what all of them saw, added up. Raises what a racer raised."""
-    # A fork server imports everything once; its children start at the speed of a fork, from a process with no threads.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.support.racer"])
-    barrier = context.Barrier(racers)
-    answers: multiprocessing.queues.Queue[Counter[str] | str] = context.Queue()
+    barrier = FORKS.Barrier(racers)
+    answers: multiprocessing.queues.Queue[Counter[str] | str] = FORKS.Queue()
     processes = [
-        context.Process(target=_racer, args=(url, job, argument, seed, barrier, answers), daemon=True)
+        FORKS.Process(target=_racer, args=(url, job, argument, seed, barrier, answers), daemon=True)
         for seed in range(racers)
     ]
     seen: Counter[str] = Counter()

@@ -2,16 +2,20 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from tests.support.forks import FORKS
 from tests.support.governed import POLICY, policy_file
 
 ROOT = Path(__file__).parents[2]
+DEADLINE_S: Final = 60
 NO_BROKER = "redis://:hush@127.0.0.1:1/0"
 UNDER_CELERY = """
 import sys
@@ -59,23 +63,32 @@ class Terminal:
         self.tokens[name] = made.json["token"]
 
     def acp(self, *args: str, by: str = "root", **env: str) -> Ran:
-        return self.run(["-m", "acp_tasks.cli", *args], env, by=by)
+        return self.module("acp_tasks.cli", *args, by=by, **env)
+
+    def module(self, name: str, *args: str, by: str = "root", **env: str) -> Ran:
+        """`python -m name`."""
+        with tempfile.TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            fork = FORKS.Process(target=_run, args=(name, args, self.folder, self._environment(by, env), out, err))
+            fork.start()
+            fork.join(DEADLINE_S)
+            if fork.exitcode is None:
+                fork.kill()
+                fork.join()
+                raise AssertionError(f"{name} {args} took over {DEADLINE_S} s: {err.read_text()}")
+            return _checked(fork.exitcode, out.read_text(), err.read_text())
 
     def celery(self, *args: str) -> Ran:
-        return self.run(["-c", UNDER_CELERY, *args], {})
-
-    def run(self, args: list[str], env: dict[str, str], *, by: str = "root") -> Ran:
         done = subprocess.run(
-            [sys.executable, *args],
+            [sys.executable, "-c", UNDER_CELERY, *args],
             cwd=self.folder,
-            env=self._environment(by, env),
+            env=self._environment("root", {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_S,
         )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+        return _checked(done.returncode, done.stdout, done.stderr)
 
     def start(self, *args: str, stdout: int = subprocess.PIPE, **env: str) -> "subprocess.Popen[str]":
         """A command that goes on until it is interrupted; whoever starts it ends it."""
@@ -104,3 +117,20 @@ class Terminal:
             **token,
             **env,
         }
+
+
+def _checked(code: int, out: str, err: str) -> Ran:
+    assert "Traceback" not in err, err
+    return Ran(code, out, err)
+
+
+def _run(name: str, args: tuple[str, ...], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    """`python -m name`, in the process that was forked for it."""
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[1:] = args
+    runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -1,49 +1,40 @@
 """`acp stop`, `acp status` and `acp release`, typed while a worker is busy; and a name that was mistyped."""
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
 from tests.support.asking import row
-from tests.support.fleet import ROOT, Shop, eventually
+from tests.support.fleet import Shop, eventually
 from tests.support.governed import Desk
-from tests.support.terminal import Terminal
+from tests.support.terminal import Ran, Terminal
 
 
-def acp(shop: Shop, *args: str, token: str | None = None) -> "subprocess.CompletedProcess[str]":
-    """`celery -A tests.support.shop acp ...` in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", "tests.support.shop", "acp", *args],
-        cwd=ROOT,
-        env={**os.environ, **shop.environment, **({"ACP_TOKEN": token} if token else {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+@pytest.fixture
+def acp(shop: Shop, terminal: Terminal) -> Callable[..., Ran]:
+    """`celery -A tests.support.shop acp ...` beside the shop."""
+    return partial(terminal.module, "celery", "-A", "tests.support.shop", "acp", **shop.environment)
 
 
-def test_a_stop_waits_and_reports_and_its_scope_is_released(shop: Shop) -> None:
-    made = acp(shop, "tokens", "create", "root", "--role", "admin", "--json")
-    token = json.loads(made.stdout)["token"]
+def test_a_stop_waits_and_reports_and_its_scope_is_released(shop: Shop, acp: Callable[..., Ran]) -> None:
+    made = acp("tokens", "create", "root", "--role", "admin", "--json")
+    token = made.json["token"]
     running = shop.lasting.sleeps.apply_async((str(shop.folder),), agent_id="rogue")
     waiting = shop.lasting.sleeps.apply_async((str(shop.folder),), agent_id="rogue", countdown=60)
     eventually(lambda: f"started {running.id}" in shop.effects(), "it runs")
 
-    (busy,) = (one for one in json.loads(acp(shop, "status", "--json").stdout)["busiest"] if one["agent_id"] == "rogue")
+    (busy,) = (one for one in acp("status", "--json").json["busiest"] if one["agent_id"] == "rogue")
     session = shop.gov.store.read("SELECT session_id FROM actions WHERE id = :id", {"id": running.id})[0][0]
     assert (busy["stream"], busy["session_id"], busy["running"], busy["waiting"]) == ("default", session, 1, 1)
-    assert any(line.split()[:1] == ["rogue"] for line in acp(shop, "status").stdout.splitlines())
+    assert any(line.split()[:1] == ["rogue"] for line in acp("status").out.splitlines())
 
-    stopped = acp(shop, "stop", "--agent", "rogue", "--reason", "it went wild", token=token)
+    stopped = acp("stop", "--agent", "rogue", "--reason", "it went wild", ACP_TOKEN=token)
 
-    assert stopped.returncode == 0, stopped.stderr
-    assert "engaged switch:agent:rogue: from here on nothing in scope starts" in stopped.stderr
-    assert "warning" not in stopped.stderr
-    lines = stopped.stdout.splitlines()
+    assert stopped.code == 0, stopped.err
+    assert "engaged switch:agent:rogue: from here on nothing in scope starts" in stopped.err
+    assert "warning" not in stopped.err
+    lines = stopped.out.splitlines()
     assert "(switch:agent:rogue, kill)" in lines[0]
     assert lines[1].split() == ["acknowledged", shop.gov.store.read("SELECT id FROM workers", {})[0][0]]
     assert lines[2] == "1 waiting actions cancelled, 1 were running"
@@ -52,22 +43,22 @@ def test_a_stop_waits_and_reports_and_its_scope_is_released(shop: Shop) -> None:
     assert lines[-1].startswith("the last one stopped ")
     assert {shop.state(one.id) for one in (running, waiting)} == {"cancelled"}
 
-    shown = acp(shop, "status", "--json")
-    (switch,) = json.loads(shown.stdout)["switches"]
+    shown = acp("status", "--json")
+    (switch,) = shown.json["switches"]
     assert (switch["rule"], switch["reason"], switch["engaged_by"]) == (
         "switch:agent:rogue",
         "it went wild",
         "principal:root",
     )
-    assert json.loads(shown.stdout)["workers"] == [lines[1].split()[1]]
-    assert "agent:rogue" in acp(shop, "status").stdout
+    assert shown.json["workers"] == [lines[1].split()[1]]
+    assert "agent:rogue" in acp("status").out
 
-    released = acp(shop, "release", "--agent", "rogue", "--reason", "it was told off", "--json", token=token)
-    assert json.loads(released.stdout) == {"released": [switch["id"]], "resumed": 0}
-    assert json.loads(acp(shop, "status", "--json").stdout)["switches"] == []
-    again = acp(shop, "release", "--agent", "rogue", "--reason", "once more", token=token)
-    assert again.returncode == 1
-    assert "acp status shows the engaged ones" in again.stderr
+    released = acp("release", "--agent", "rogue", "--reason", "it was told off", "--json", ACP_TOKEN=token)
+    assert released.json == {"released": [switch["id"]], "resumed": 0}
+    assert acp("status", "--json").json["switches"] == []
+    again = acp("release", "--agent", "rogue", "--reason", "once more", ACP_TOKEN=token)
+    assert again.code == 1
+    assert "acp status shows the engaged ones" in again.err
 
 
 @pytest.mark.parametrize(
