@@ -6,12 +6,14 @@ from governance.store.events import append_in
 from governance.store.guards import PRUNES
 
 
-def listed(store: Reader, cutoff_us: int, limit: int) -> list[str]:
-    """Accounts of budgets whose windows ended before then, that hold nothing and have entries still."""
+def listed(store: Reader, cutoff_us: int, *, after: str, limit: int) -> list[str]:
+    """A page, by id after `after`, of accounts of budgets whose windows ended before then, that hold nothing and have
+    entries still.
+    """
     found = store.read(
         """SELECT account FROM accounts WHERE scope = 'budget' AND window_end_us <= :cutoff AND pruned_us IS NULL
-            GROUP BY account HAVING sum(held) = 0 ORDER BY min(window_end_us), account LIMIT :limit""",
-        {"cutoff": cutoff_us, "limit": limit},
+            AND account > :after GROUP BY account HAVING sum(held) = 0 ORDER BY account LIMIT :limit""",
+        {"cutoff": cutoff_us, "after": after, "limit": limit},
     )
     return [str(row[0]) for row in found]
 

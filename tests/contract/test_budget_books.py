@@ -164,6 +164,20 @@ def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
     assert reconcile(desk.gov).findings == ()
 
 
+def test_accounts_that_are_kept_as_evidence_keep_no_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    for user in ("ann", "bob", "cat", "dan"):
+        desk.finish(ask(desk, user=user, cost_micros=3, tokens=5), usage=Usage(3, 5))
+    desk.gov.store.run(
+        "UPDATE accounts SET posted = posted + 1 WHERE scope_id IN (:one, :two)",
+        {"one": "each-user:daily:user=ann", "two": "each-user:daily:user=bob"},
+    )
+    clock(desk).pass_s(40 * DAY_S)
+    pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+    assert pruned.accounts == 4
+    assert {str(said["account"]).split(":")[3] for said in told(desk, "budget.summed_up")} == {"user=cat", "user=dan"}
+
+
 def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> None:
     config = {"identity": {"org": "acme"}, "period": "monthly", "max_tokens": 90, "stripes": 3}
     budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
