@@ -12,12 +12,12 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 
 from governance.core.admit import Exhausted
-from governance.core.budgets import Charges, Payer
+from governance.core.budgets import Charges, Payer, model_patterns
 from governance.core.digest import canonical_json
 from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
-from governance.core.models import named
+from governance.core.models import budget_refusal, named
 from governance.errors import InvalidOption
 from governance.operations.charges import charges_now, end_raises, open_missing
 from governance.operations.commanded import TakenError, fingerprint, first_answer
@@ -39,7 +39,9 @@ class HasRoom:
 
 @dataclass(frozen=True, slots=True)
 class HasNoRoom:
-    """The tightest budget without room for it, named as a refusal names it; or why nobody can be charged."""
+    """The tightest budget without room for it, or one that is not for its model, named as a refusal names it; or why
+    nobody can be charged.
+    """
 
     rule: str
     reason: str
@@ -75,16 +77,24 @@ class TokenBudgetTracker:
         org: str | None = None,
         agent_id: str | None = None,
         stream: str = "default",
+        model: str | None = None,
         cost_micros: int = 0,
         tokens: int = 0,
     ) -> Checked:
-        """Whether there is room for so much, without holding it. Raises InvalidOption, StoreUnavailable."""
-        amounts = _amounts(cost_micros, tokens)
+        """Whether every budget is for this model and has room for so much, without holding it.
+
+        A call uses something, so there has to be room for at least 1 of each unit that is limited. Only budgets are
+        asked: `ModelGovernor` says what else the policy says of models. Raises InvalidOption, StoreUnavailable.
+        """
+        amounts = {unit: max(amount, 1) for unit, amount in _amounts(cost_micros, tokens).items()}
         resolved = identity_now(self._gov, Identity(user, team, org))
         refused = refusal(resolved, self._gov.policy.require_identity)
         if refused is not None:
             return HasNoRoom(*refused)
         charges = self._opened(Payer.of(resolved.identity, agent_id, stream))
+        wrong = None if model is None else budget_refusal(model, model_patterns(charges.charges))
+        if wrong is not None:
+            return HasNoRoom(wrong.rule, wrong.reason)
         short = exhausted(ledger.accounts(self._gov.store, list(charges.accounts)), amounts)
         if short is None:
             return HasRoom(tuple(charge.budget.id for charge in charges.charges))

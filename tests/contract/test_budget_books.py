@@ -123,6 +123,23 @@ def test_usage_outside_of_actions_is_checked_and_recorded_once(desk: Desk) -> No
     assert audit.verify(desk.gov).problems == ()
 
 
+def test_a_used_up_budget_and_one_for_other_models_have_no_room_for_a_call(desk: Desk) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    who: dict[str, Any] = {"org": "acme", "agent_id": "a1"}
+    assert tracker.check_budget(**who) == HasRoom(("models", "org-week"))
+    assert tracker.check_budget(**who, model="gpt-5") == HasRoom(("models", "org-week"))
+    assert tracker.check_budget(**who, model="claude-9") == HasNoRoom(
+        "budget:models", "the budget models is for gpt-*, and not for claude-9"
+    )
+    assert tracker.check_budget(org="acme", model="claude-9") == HasRoom(("org-week",))
+    tracker.record_usage(**who, cost_micros=30_000)
+    for tokens in (0, 5):
+        used_up = tracker.check_budget(**who, tokens=tokens)
+        assert isinstance(used_up, HasNoRoom), tokens
+        assert used_up.rule == "budget:org-week"
+    assert isinstance(tracker.check_budget(team="strict", tokens=100), HasRoom)
+
+
 def test_usage_outside_of_actions_is_charged_to_whom_the_directory_says(desk: Desk) -> None:
     load(desk.gov, parse_directory("{version: 1, orgs: [acme, b], teams: {t: acme}, users: {ann: t}}"), by=ANN)
     tracker = TokenBudgetTracker(desk.gov)
