@@ -19,6 +19,7 @@ from governance.operations.alerts import list_alerts, watch
 from governance.operations.answers import Admitted
 from governance.operations.directory import load
 from governance.operations.reconcile import reconcile
+from governance.operations.ticks import claim, finish
 from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
 from governance.store import ledger
@@ -65,6 +66,44 @@ def test_thresholds_are_told_once_for_each_account_and_percent(desk: Desk) -> No
         (80, "each-user", "user=ann"),
     ]
     assert [line.kind for line in list_alerts(desk.gov, standing_only=False, limit=9)] == ["budget.burn"] * 2
+
+
+def test_a_threshold_of_a_window_that_closed_between_two_looks_is_told_once(desk: Desk) -> None:
+    thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
+
+    def look() -> tuple[str, ...]:
+        tick = claim(desk.gov, "acp.alerts", 60)
+        found = watch(desk.gov, thresholds).raised
+        if tick is not None:
+            finish(desk.gov, "acp.alerts", tick)
+        return found
+
+    assert look() == ()
+    midnight_us = -(-clock(desk).now_us() // (DAY_S * SECOND_US)) * DAY_S * SECOND_US
+    clock(desk).at_us = midnight_us - 20 * SECOND_US
+    assert isinstance(ask(desk, user="ann", cost_micros=6000), Admitted)
+    late = ask(desk, user="bob", cost_micros=1000)
+    assert isinstance(ask(desk, user="cat", cost_micros=4900), Admitted)
+    clock(desk).at_us = midnight_us + 10 * SECOND_US
+    (first,) = look()
+    assert first.endswith(":cost_micros:50")
+    assert "user=ann:2027-01-15T00" in first
+    assert look() == ()
+    assert list_alerts(desk.gov, standing_only=True, limit=9) == []
+    # What was held before midnight is posted after it, and it was more: while an attempt may run it is looked at.
+    clock(desk).pass_s(600)
+    assert look() == ()
+    desk.finish(late, usage=Usage(8000, 0))
+    clock(desk).pass_s(600)
+    assert len(look()) == 1
+    # Whoever was away tells what happened meanwhile, and only that.
+    assert isinstance(ask(desk, user="ann", cost_micros=9000), Admitted)
+    clock(desk).pass_s(5 * DAY_S)
+    (last,) = look()
+    assert "user=ann:2027-01-16T00" in last
+    assert last.endswith(":80")
+    assert look() == ()
+    assert [said["percent"] for said in told(desk, "budget.threshold")] == [50, 80, 80]
 
 
 def test_reconcile_finds_what_does_not_agree(desk: Desk) -> None:
