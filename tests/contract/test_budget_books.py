@@ -12,11 +12,12 @@ from governance.core.alerts import Thresholds
 from governance.core.identity import Part
 from governance.core.instants import SECOND_US
 from governance.core.ledger import Usage
+from governance.core.switches import Scope
 from governance.directory_file import parse_directory
 from governance.errors import CommandConflict, InvalidOption
-from governance.operations import audit, budgets, heartbeat, recover, retention
+from governance.operations import audit, budgets, heartbeat, recover, retention, switches
 from governance.operations.alerts import list_alerts, watch
-from governance.operations.answers import Admitted
+from governance.operations.answers import Admitted, Cancelled
 from governance.operations.directory import load
 from governance.operations.reconcile import reconcile
 from governance.operations.ticks import claim, finish
@@ -257,6 +258,35 @@ def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> 
     assert ask(desk, org="acme", tokens=1).rule == "budget:striped"
     (striped,) = ledger.accounts(desk.gov.store, [striped.id])
     assert (striped.limit, striped.posted, striped.held) == (90, 125, 0)
+    assert reconcile(desk.gov).findings == ()
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_usage_that_uses_up_a_budget_that_stops_engages_its_switch(desk: Desk, database_url: str) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    run = ask(desk, team="strict", tokens=50)
+    assert tracker.record_usage(team="strict", tokens=60).exhausted == ("stops",)
+    assert switches.board_now(desk.gov).engaged == (), "what is only held may come back"
+    desk.finish(run, usage=Usage(0, 10))
+    waits = desk.submit(team="strict", tokens=0, cost_micros=0)
+    # Somebody raises it and somebody else, who has not seen that yet, records what the old limit would not have had.
+    until_us = clock(desk).now_us() + DAY_S * SECOND_US
+    other = make_governance(database_url, policy=POLICY + BUDGETS)
+    budgets.raise_budget(other, "stops", until_us=until_us, reason="go on", by=ANN, tokens=20)
+    assert tracker.record_usage(team="strict", tokens=30, command_id="c1").exhausted == ()
+    assert switches.board_now(desk.gov).engaged == ()
+    assert tracker.record_usage(team="strict", tokens=25, command_id="c2").exhausted == ("stops",)
+    (switch,) = switches.board_now(other).engaged
+    assert (switch.scope, switch.scope_id) == (Scope.TEAM, "strict")
+    assert switch.reason == (
+        "budget:stops: budget stops (team=strict) has no tokens left (limit 120, used 125, held 0, never resets)"
+    )
+    assert isinstance(desk.arrive(waits), Cancelled)
+    tracker.record_usage(team="strict", tokens=5)
+    assert tracker.record_usage(team="strict", tokens=25, command_id="c2").repeated
+    assert len(told(desk, "switch.engaged")) == 1
+    assert [said["outcome"] for said in told(desk, "budget.exhausted")] == ["recorded"] * 3
+    other.store.close()
     assert reconcile(desk.gov).findings == ()
     assert audit.verify(desk.gov).problems == ()
 
