@@ -119,6 +119,14 @@ def known(store: Reader, alert_ids: Sequence[str]) -> frozenset[str]:
     return frozenset(found)
 
 
+def latest_id(store: Reader, prefix: str) -> str | None:
+    """The last, by id, of the alerts whose ids begin like that."""
+    found = store.read(
+        "SELECT max(id) FROM alerts WHERE substr(id, 1, :length) = :prefix", {"prefix": prefix, "length": len(prefix)}
+    )
+    return None if found[0][0] is None else str(found[0][0])
+
+
 def standing(store: Reader) -> Mapping[str, str]:
     """By finding, the alert that stands."""
     found = store.read("SELECT finding, id FROM alerts WHERE finding IS NOT NULL AND cleared_us IS NULL", {})
