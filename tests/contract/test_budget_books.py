@@ -235,6 +235,54 @@ def test_accounts_that_are_kept_as_evidence_keep_no_others(desk: Desk, monkeypat
     assert {str(said["account"]).split(":")[3] for said in told(desk, "budget.summed_up")} == {"user=cat", "user=dan"}
 
 
+def test_old_entries_of_a_budget_that_never_ends_go_and_it_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    wanted = {"identity": {"org": "*"}, "period": "unlimited", "max_tokens": 1000, "stripes": 2}
+    budgets.set_budget(desk.gov, "ever", wanted, by=ANN, reason="x")
+    tracker = TokenBudgetTracker(desk.gov)
+
+    def prune() -> int:
+        pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+        assert reconcile(desk.gov).findings == ()
+        assert audit.verify(desk.gov).problems == ()
+        return pruned.accounts
+
+    def left() -> int:
+        found = desk.gov.store.read("SELECT count(*) FROM entries WHERE account_id LIKE :one", {"one": "budget:ever:%"})
+        return int(found[0][0])
+
+    for _ in range(3):
+        desk.finish(ask(desk, org="acme", tokens=5), usage=Usage(0, 7))
+    tracker.record_usage(org="acme", tokens=20)
+    running, nothing = ask(desk, org="acme", tokens=5), ask(desk, org="acme")
+    clock(desk).pass_s(20 * DAY_S)
+    desk.finish(ask(desk, org="acme", tokens=1), usage=Usage(0, 1))
+    clock(desk).pass_s(20 * DAY_S)
+    assert left() == 11
+    assert prune() == (2 if desk.gov.store.is_postgresql else 1)
+    assert left() == 4, "two that run, one that is young"
+    assert prune() == 0
+    with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
+        desk.gov.store.run("DELETE FROM entries WHERE account_id LIKE :one", {"one": "budget:ever:%"})
+    desk.finish(running, usage=Usage(0, 9))
+    desk.finish(nothing, usage=Usage(0, 3))
+    (account,) = (
+        one
+        for one in ledger.listing(desk.gov.store, session_id=None, now_us=clock(desk).now_us())
+        if one["id"].startswith("budget:ever:")
+    )
+    assert (account["posted"], account["held"]) == (54, 0)
+    clock(desk).pass_s(31 * DAY_S)
+    prune()
+    assert left() == 0
+    desk.gov.store.run("UPDATE accounts SET summed = summed + 1 WHERE id = :id", {"id": account["id"]})
+    assert "posted" in "".join(reconcile(desk.gov).findings)
+    tracker.record_usage(org="acme", tokens=1)
+    clock(desk).pass_s(40 * DAY_S)
+    retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+    assert left() == 1, "what does not agree is evidence"
+
+
 def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> None:
     config = {"identity": {"org": "acme"}, "period": "monthly", "max_tokens": 90, "stripes": 3}
     budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
