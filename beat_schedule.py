@@ -39,6 +39,8 @@ SCHEDULE: dict[str, dict[str, Any]] = {
     "scorecards": _every("acp.scorecards", 30.0),
     # A rate or an age that is worth a person's attention is told this much later at most; it reads an hour of events.
     "alerts": _every("acp.alerts", 60.0),
+    # A week that is over is summed up this much later at most; ACP_USAGE_SUMMARY says how often, by the fleet's clock.
+    "usage": _every("acp.usage", 600.0),
     # History is counted in days; an hour's share is small enough for one slot.
     "retention": _every("acp.retention", 3600.0),
 }

@@ -4,7 +4,7 @@ import base64
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     alert_recoveries_min: int = Field(default=5, ge=0, description="recoveries in the hour, at least; 0: never")
     alert_beat_s: float = Field(default=120.0, ge=0, description="silence of beat; 0: never")
     alert_scan_s: float = Field(default=300.0, ge=0, description="since a scan came to its end; 0: never")
+    usage_summary: Literal["", "daily", "weekly", "monthly"] = Field(
+        default="weekly", description="how often limits are compared with what was used; empty: never"
+    )
     model_url: str = Field(default="", description="the OpenAI-compatible endpoint of run.model(); empty: none")
     model_key_file: Path | None = Field(default=None, description="the file that holds the key for it; empty: no key")
     model_timeout_s: float = Field(default=120.0, gt=0, description="silence of it after which a call failed")

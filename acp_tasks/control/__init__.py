@@ -21,6 +21,7 @@ from acp_tasks.control.rotation import turn_sessions
 from acp_tasks.control.scorecards import keep_score
 from acp_tasks.control.sealing import seal
 from acp_tasks.control.switches import clear_up
+from acp_tasks.control.usage import sum_up
 from acp_tasks.control_queue import add_control_queue
 from governance.operations.context import Governance
 from governance.operations.ticks import claim, finish
@@ -40,6 +41,7 @@ JOBS: dict[str, Job] = {
     "acp.drills": drill,
     "acp.scorecards": keep_score,
     "acp.alerts": warn,
+    "acp.usage": sum_up,
     "acp.retention": prune,
 }
 

@@ -24,7 +24,7 @@ from governance.core.signing import RULE as SIGNATURE
 from governance.core.switches import Mode, Scope, Switch
 from governance.core.tickets import MoveTicket, Ticket, TicketState
 from governance.core.transitions import consumption
-from governance.core.windows import DAY_US
+from governance.core.windows import DAY_US, NEVER_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class EngageSwitch:
     exhausted: Exhausted
 
 
-#: Who is asked when a budget parks an action: any approver, for a week.
+#: Who is asked when a budget that never resets parks an action: any approver, for a week.
 ASK_FOR_A_RAISE: Final = one_level(7 * DAY_US)
 CANNOT_WAIT = "a direct call cannot wait for it: enqueue the task with delay()"
 
@@ -245,7 +245,7 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
         case OnExhausted.DENY:
             return Refuse(short.rule, short.reason, exhausted=short)
         case OnExhausted.PARK:
-            return ParkFor(short.rule, short.reason, ASK_FOR_A_RAISE, exhausted=short)
+            return ParkFor(short.rule, short.reason, _ask_for_a_raise(account, snapshot.now_us), exhausted=short)
         case OnExhausted.STOP:
             if not short.is_used_up:
                 return Refuse(short.rule, short.reason, exhausted=short)
@@ -253,6 +253,16 @@ def budgets_gate(snapshot: Snapshot) -> Refusal | None:
             return EngageSwitch(scope, scope_id, short)
         case _:
             assert_never(on_exhausted)
+
+
+def _ask_for_a_raise(account: Account, now_us: int) -> Chain:
+    """Any approver, until the budget resets."""
+    return ASK_FOR_A_RAISE if account.resets_us >= NEVER_US else one_level(max(account.resets_us - now_us, 1))
+
+
+def waits_for_a_reset(rule: str, chain: str) -> bool:
+    """Whether a request has its end when the budget that parked its action resets, and nobody needs to answer then."""
+    return rule.startswith("budget:") and chain != ASK_FOR_A_RAISE.text
 
 
 GATES: tuple[Gate, ...] = (

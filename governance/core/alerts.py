@@ -26,6 +26,7 @@ class AlertKind(StrEnum):
     SCAN_MISSED = "scan.missed"
     DRILL_FAILED = "drill.failed"
     DRILL_OVERDUE = "drill.overdue"
+    USAGE_SUMMARY = "usage.summary"
 
 
 #: The scans whose silence nobody else would notice.

@@ -8,7 +8,7 @@ before tier and access. What a budget says of models holds for everybody that it
 A pattern that restricts is about a model in whatever case it is asked for; one that opens is about its very name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -150,10 +150,9 @@ class ModelGovernor:
         override = self._override(model, identity, risk)
         if override is not None and override.effect is OverrideEffect.DENY:
             return ModelRefused(model, f"model:{override.id}", f"{override.reason} (until {iso(override.until_us)})")
-        for budget_id, patterns in self.budgets:
-            if not any(_opens(pattern, model) for pattern in patterns):
-                reason = f"the budget {budget_id} is for {', '.join(patterns) or 'no model'}, and not for {model}"
-                return ModelRefused(model, f"budget:{budget_id}", reason)
+        refused = budget_refusal(model, self.budgets)
+        if refused is not None:
+            return refused
         tier = self.policy.tier_of(model)
         if override is not None:
             return ModelAllowed(model, tier, override)
@@ -182,6 +181,15 @@ class ModelGovernor:
 
 def _opens(pattern: str, model: str) -> bool:
     return fnmatchcase(model, pattern)
+
+
+def budget_refusal(model: str, budgets: Iterable[tuple[str, tuple[str, ...]]]) -> ModelRefused | None:
+    """The first of `budgets`, each with the patterns of the models that it is for, that is not for this one."""
+    for budget_id, patterns in budgets:
+        if not any(_opens(pattern, model) for pattern in patterns):
+            reason = f"the budget {budget_id} is for {', '.join(patterns) or 'no model'}, and not for {model}"
+            return ModelRefused(model, f"budget:{budget_id}", reason)
+    return None
 
 
 def named(payer: Payer) -> dict[str, str]:

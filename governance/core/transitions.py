@@ -175,7 +175,7 @@ def released(
             "publish_count": 1,
             **_edited(edit),
             # The time a person took is not the caller's to lose.
-            **({"expires_us": None} if ticket is not None else {}),
+            **({"expires_us": None} if ticket is not None and ticket.after is TicketState.APPROVED else {}),
         },
         ticket=ticket,
     )

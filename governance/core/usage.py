@@ -53,6 +53,8 @@ class Window:
     limit: int
     posted: int
     held: int
+    #: Whether its time is over: what is little now may still become much in one that is not.
+    over: bool = True
 
     @property
     def budget(self) -> str:
@@ -105,6 +107,8 @@ def _judged(budget: str, unit: Unit, windows: Sequence[Window]) -> Judged:
     fitting = -(-peak * _ROOM[0] // _ROOM[1])
     if full:
         fit, advice = Fit.TIGHT, f"{full} of {len(windows)} windows were used up: raise it, or have fewer ask for it"
+    elif not any(window.over for window in windows):
+        fit, advice = Fit.FITS, "its window is not over yet"
     elif not peak:
         fit, advice = Fit.UNUSED, "nothing was charged to it: is it meant for somebody?"
     elif peak * 100 < limit * _LOOSE_PERCENT:

@@ -145,15 +145,32 @@ def _findings(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
 
 def _of_budgets(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
     soft = {budget.id: budget.soft for budget in board_now(gov).book.in_force(gov.policy.budgets)}
-    burns = [
-        replace(burn, levels=(*soft[burn.budget], 100)) if burn.budget in soft else burn
-        for burn in alerts.open_budgets(gov.store, now_us)
-    ]
-    raised = alerts.known(gov.store, _burn_keys(burns, thresholds.budget_percents))
+
+    def with_levels(burns: list[Burn]) -> list[Burn]:
+        return [replace(burn, levels=(*soft[burn.budget], 100)) if burn.budget in soft else burn for burn in burns]
+
+    percents = thresholds.budget_percents
+    least = min((level for levels in (percents, *soft.values()) for level in levels), default=100)
+    burns = with_levels(alerts.open_budgets(gov.store, now_us))
+    closed = with_levels(alerts.closed_budgets(gov.store, _unseen_since_us(gov, now_us), now_us, least))
+    raised = alerts.known(gov.store, _burn_keys([*burns, *closed], percents))
     return [
-        *budget_burn(burns, thresholds.budget_percents, raised),
+        *budget_burn(burns, percents, raised),
+        # Told once and gone: nobody can do anything about a window that is over.
+        *(finding for finding in budget_burn(closed, percents, raised) if finding.key not in raised),
         *budget_forecast(burns, thresholds.forecast_percent, now_us),
     ]
+
+
+def _unseen_since_us(gov: Governance, now_us: int) -> int:
+    """Windows that ended after this may have come to a level since the last look: before their end, or afterwards
+    by attempts that began in them.
+    """
+    last_us = alerts.last_look_us(gov.store, JOB)
+    if last_us is None:
+        # Nobody has looked, or not for so long that it is forgotten: as far back as rates are compared.
+        last_us = now_us - BASELINE_HOURS * HOUR_US
+    return min(last_us, now_us) - gov.clock.span_us(gov.limits.time_limit_s)
 
 
 def _burn_keys(burns: list[Burn], percents: tuple[int, ...]) -> list[str]:

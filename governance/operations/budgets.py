@@ -20,7 +20,7 @@ from governance.core.tickets import MoveTicket, TicketState
 from governance.core.transitions import released
 from governance.core.windows import DAY_US
 from governance.errors import InvalidOption, NotFound
-from governance.operations.charges import fleet_event
+from governance.operations.charges import asked_anew, fleet_event
 from governance.operations.commanded import fingerprint, first_answer
 from governance.operations.context import Governance
 from governance.operations.principals import require
@@ -194,10 +194,7 @@ def _released(gov: Governance, action: ActionRow, by: Author, reason: str) -> Ch
     if action.ref.state is not State.PARKED or ticket is None:
         return released(action.ref, by, cause="raised")
     move = MoveTicket(ticket.id, ticket.step, TicketState.PENDING, TicketState.APPROVED, by.at_us, by.actor, reason)
-    change = released(action.ref, by, cause="raised", ticket=move)
-    # The decision that the policy wanted, and got before the budget was asked, counts again.
-    before = sweeps.approval_of(gov.store, action.ref.id)
-    return change if before is None else replace(change, columns={**change.columns, "ticket_id": before})
+    return asked_anew(gov, action.ref, by, cause="raised", ticket=move)
 
 
 def _reason(reason: str) -> str:

@@ -1,19 +1,22 @@
 """Budgets in use: what an identity is charged to, and the accounts of a window opened by whoever needs them first."""
 
+from dataclasses import replace
 from typing import Final
 
 from governance.core.admit import Exhausted
 from governance.core.board import Board
 from governance.core.budgets import Book, Charges, Payer, charges_of
-from governance.core.changes import ActionRef, Author, event_of
+from governance.core.changes import ActionRef, Author, Change, event_of
 from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.ledger import Account
 from governance.core.models import named
 from governance.core.policy import Policy
+from governance.core.tickets import MoveTicket
+from governance.core.transitions import released
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.sessions import in_force
 from governance.operations.switches import board_now
-from governance.store import budgets
+from governance.store import budgets, sweeps
 
 _KEPT: Final = 4096
 _NOTHING: Final = Charges()
@@ -63,6 +66,14 @@ def end_raises(gov: Governance, actor: str) -> int:
             event = fleet_event(gov, "budget.raise_ended", actor, now_us, budget=one.budget_id, raise_id=one.id)
             ended += budgets.end_raise(gov.store, one, event)
     return ended
+
+
+def asked_anew(gov: Governance, ref: ActionRef, by: Author, *, cause: str, ticket: MoveTicket) -> Change:
+    """Lets an action go on that a budget has parked; the budget is asked again."""
+    change = released(ref, by, cause=cause, ticket=ticket)
+    # The decision that the policy wanted, and got before the budget was asked, counts again.
+    before = sweeps.approval_of(gov.store, ref.id)
+    return change if before is None else replace(change, columns={**change.columns, "ticket_id": before})
 
 
 def exhausted_event(

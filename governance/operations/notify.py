@@ -232,6 +232,8 @@ def _kind(event: TicketEvent, ticket: UntoldTicket) -> str | None:
     """None for what is not told: that an approval was consumed, the action's own life tells."""
     if event.kind == "action.denied" and ticket.state == TicketState.EXPIRED:
         return "approval.expired"
+    if event.kind == "action.released" and ticket.state == TicketState.CANCELLED:
+        return "approval.cancelled"
     noun, _, verb = event.kind.partition(".")
     return f"approval.{verb}" if noun == "ticket" else _KINDS.get(event.kind)
 

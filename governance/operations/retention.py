@@ -164,24 +164,27 @@ def _forget(step: Callable[[Store, int, int], int], gov: Governance, cutoff_us: 
 def _sum_up(gov: Governance, cutoff_us: int, actor: str, reason: str, allowance: _Allowance) -> int:
     """Lets go of the entries of budgets' accounts; what does not agree is evidence and stays. How many accounts."""
     summed_up = 0
-    kept: set[str] = set()
-    while not allowance.spent:
-        found = [one for one in aged_accounts.listed(gov.store, cutoff_us, _BATCH) if one not in kept]
-        for account_id in found:
-            now_us = gov.clock.now_us()
-            session = in_force(gov, CONTROL_STREAM, now_us).session
-            said = {"account": account_id, "reason": reason, "cutoff_us": cutoff_us}
-            event = Event(session.id, "budget.summed_up", actor, now_us, payload=said)
-            if aged_accounts.sum_up(gov.store, account_id, event):
-                summed_up += 1
-            else:
-                kept.add(account_id)
-        if not found:
-            break
-        allowance.spend(len(found))
+    for listed, sum_up in ((aged_accounts.listed, aged_accounts.sum_up), (aged_accounts.endless, _until(cutoff_us))):
+        after = ""
+        while not allowance.spent and (page := listed(gov.store, cutoff_us, after=after, limit=_BATCH)):
+            after = page[-1]
+            for account_id in page:
+                now_us = gov.clock.now_us()
+                session = in_force(gov, CONTROL_STREAM, now_us).session
+                said = {"account": account_id, "reason": reason, "cutoff_us": cutoff_us}
+                event = Event(session.id, "budget.summed_up", actor, now_us, payload=said)
+                summed_up += sum_up(gov.store, account_id, event)
+            allowance.spend(len(page))
     while not allowance.spent and (deleted := aged_accounts.clear_summed_up(gov.store, _BATCH)):
         allowance.spend(deleted)
+    for row, until_us in [] if allowance.spent else aged_accounts.summing(gov.store):
+        while not allowance.spent and (deleted := aged_accounts.clear_closed(gov.store, row, until_us, _BATCH)):
+            allowance.spend(deleted)
     return summed_up
+
+
+def _until(cutoff_us: int) -> Callable[[Store, str, Event], bool]:
+    return lambda store, row, event: aged_accounts.sum_up_until(store, row, cutoff_us, event)
 
 
 def _examined(gov: Governance, session: Aged, cutoff_us: int, going: set[str]) -> PrunedSession | KeptSession:

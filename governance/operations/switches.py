@@ -104,6 +104,14 @@ def engage_by_budget(
     return _engage(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", "governance", GRACE_S, told, epoch)
 
 
+def switch_of_budget(
+    gov: Governance, scope: Scope, scope_id: str, rule: str, reason: str, now_us: int, session_id: str
+) -> tuple[Switch, Event]:
+    """What `engage_by_budget` engages, and its event in `session_id`: for a transaction of the caller's own."""
+    switch = _switch(gov, scope, scope_id, Mode.KILL, f"{rule}: {reason}", GRACE_S, now_us)
+    return switch, _engaged_event(switch, "governance", session_id)
+
+
 def engaged_in(gov: Governance, scope: Scope, scope_id: str) -> list[str]:
     """The ids of the engaged switches of exactly this scope."""
     return [row["id"] for row in switches.engaged_in(gov.store, scope, scope_id)]
@@ -194,9 +202,8 @@ def _engage(
     epoch: int | None = None,
 ) -> Engaged | None:
     now_us = gov.clock.now_us()
-    switch = Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
-    event = switch_event(gov, "switch.engaged", actor, now_us, scope, scope_id)
-    event = with_more(event, switch=switch.id, mode=str(mode), reason=reason, grace_us=switch.grace_us)
+    switch = _switch(gov, scope, scope_id, mode, reason, grace_s, now_us)
+    event = _engaged_event(switch, actor, _trail_of(gov, now_us, scope, scope_id))
     engaged_id = switches.engage(gov.store, switch, by=actor, event=event, also=told, epoch=epoch)
     if engaged_id is None:
         return None
@@ -205,6 +212,24 @@ def _engage(
     first = switches.find(gov.store, engaged_id)
     assert first is not None, "a switch is never deleted"
     return Engaged(read_switch(first), repeated=True)
+
+
+def _switch(
+    gov: Governance, scope: Scope, scope_id: str, mode: Mode, reason: str, grace_s: float, now_us: int
+) -> Switch:
+    return Switch(gov.new_id(), scope, scope_id, mode, reason, gov.clock.span_us(grace_s), now_us)
+
+
+def _engaged_event(switch: Switch, actor: str, session_id: str) -> Event:
+    payload = {
+        "scope": str(switch.scope),
+        "scope_id": switch.scope_id,
+        "switch": switch.id,
+        "mode": str(switch.mode),
+        "reason": switch.reason,
+        "grace_us": switch.grace_us,
+    }
+    return Event(session_id, "switch.engaged", actor, switch.engaged_us, payload=payload)
 
 
 def read_switch(row: RowMapping) -> Switch:
@@ -222,10 +247,15 @@ def read_switch(row: RowMapping) -> Switch:
 def switch_event(
     gov: Governance, kind: str, actor: str, now_us: int, scope: Scope, scope_id: str, *, closed: bool = False
 ) -> Event:
-    """In the trail of the session it is about, unless that is closed; else in that of the fleet's own session."""
-    known = scope is Scope.SESSION and not closed and store_sessions.find(gov.store, scope_id) is not None
-    session_id = scope_id if known else in_force(gov, CONTROL_STREAM, now_us).session.id
+    """What the trail says of a switch."""
+    session_id = _trail_of(gov, now_us, scope, scope_id, closed=closed)
     return Event(session_id, kind, actor, now_us, payload={"scope": str(scope), "scope_id": scope_id})
+
+
+def _trail_of(gov: Governance, now_us: int, scope: Scope, scope_id: str, *, closed: bool = False) -> str:
+    """The session that it is about, unless that is closed; else the fleet's own."""
+    known = scope is Scope.SESSION and not closed and store_sessions.find(gov.store, scope_id) is not None
+    return scope_id if known else in_force(gov, CONTROL_STREAM, now_us).session.id
 
 
 def with_more(event: Event, **more: object) -> Event:

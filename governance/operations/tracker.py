@@ -6,27 +6,30 @@ Only budgets are charged here: a session's account is an action's. Nothing is he
 recorded counts even when it is more than was left. Whoever can, makes an action of it instead.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from sqlalchemy import Connection
 
 from governance.core.admit import Exhausted
-from governance.core.budgets import Charges, Payer
+from governance.core.budgets import Charges, Payer, model_patterns, resets
 from governance.core.digest import canonical_json
 from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
-from governance.core.models import named
+from governance.core.models import budget_refusal, named
+from governance.core.plans import OnExhausted
+from governance.core.switches import Scope
 from governance.errors import InvalidOption
 from governance.operations.charges import charges_now, end_raises, open_missing
 from governance.operations.commanded import TakenError, fingerprint, first_answer
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.directory import identity_now
 from governance.operations.sessions import in_force
-from governance.operations.switches import board_now
-from governance.store import commands, ledger
-from governance.store.epochs import epoch_in
+from governance.operations.switches import board_now, switch_of_budget
+from governance.store import commands, ledger, switches
+from governance.store.epochs import epoch_in, exclude_admissions
 from governance.store.events import append_in
 
 
@@ -39,7 +42,9 @@ class HasRoom:
 
 @dataclass(frozen=True, slots=True)
 class HasNoRoom:
-    """The tightest budget without room for it, named as a refusal names it; or why nobody can be charged."""
+    """The tightest budget without room for it, or one that is not for its model, named as a refusal names it; or why
+    nobody can be charged.
+    """
 
     rule: str
     reason: str
@@ -75,16 +80,24 @@ class TokenBudgetTracker:
         org: str | None = None,
         agent_id: str | None = None,
         stream: str = "default",
+        model: str | None = None,
         cost_micros: int = 0,
         tokens: int = 0,
     ) -> Checked:
-        """Whether there is room for so much, without holding it. Raises InvalidOption, StoreUnavailable."""
-        amounts = _amounts(cost_micros, tokens)
+        """Whether every budget is for this model and has room for so much, without holding it.
+
+        A call uses something, so there has to be room for at least 1 of each unit that is limited. Only budgets are
+        asked: `ModelGovernor` says what else the policy says of models. Raises InvalidOption, StoreUnavailable.
+        """
+        amounts = {unit: max(amount, 1) for unit, amount in _amounts(cost_micros, tokens).items()}
         resolved = identity_now(self._gov, Identity(user, team, org))
         refused = refusal(resolved, self._gov.policy.require_identity)
         if refused is not None:
             return HasNoRoom(*refused)
         charges = self._opened(Payer.of(resolved.identity, agent_id, stream))
+        wrong = None if model is None else budget_refusal(model, model_patterns(charges.charges))
+        if wrong is not None:
+            return HasNoRoom(wrong.rule, wrong.reason)
         short = exhausted(ledger.accounts(self._gov.store, list(charges.accounts)), amounts)
         if short is None:
             return HasRoom(tuple(charge.budget.id for charge in charges.charges))
@@ -107,6 +120,7 @@ class TokenBudgetTracker:
         """Posts what was used to every budget of this identity, all or none, once for each command_id.
 
         It was used, so it counts also where the identity contradicts the directory: then for whom the directory says.
+        A budget that it uses up and that says `on_exhausted: stop` engages the switch of its scope with it.
         Raises InvalidOption, CommandConflict when the command_id was used for other content, StoreUnavailable.
         """
         amounts = _amounts(cost_micros, tokens)
@@ -120,11 +134,9 @@ class TokenBudgetTracker:
             session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
             try:
                 with self._gov.store.transaction() as connection:
-                    recorded = self._posted(connection, session_id, payer, charges, amounts, command_id, digest)
-                    # After the accounts, as everybody locks them: whoever sets a budget locks accounts, then epochs.
-                    if epoch_in(self._gov.store, connection) != epoch:
-                        raise _MovedError
-                return recorded
+                    return self._posted(
+                        connection, session_id, payer, charges, amounts, command_id, digest, epoch=epoch
+                    )
             except _MovedError:
                 # A budget was set or a directory loaded meanwhile: whom it is charged to is asked anew.
                 continue
@@ -163,12 +175,20 @@ class TokenBudgetTracker:
         amounts: dict[Unit, int],
         command_id: str | None,
         digest: str,
+        *,
+        epoch: int,
     ) -> UsageRecorded:
         now_us = self._gov.clock.now_us()
         source = f"usage:{command_id or self._gov.new_id()}"
         posts = {account_id: amounts[unit] for account_id, (_, unit) in charges.accounts.items()}
         after = ledger.post_in(connection, source, posts, now_us)
         used_up = [account for account in after if not account.has_room(1)]
+        stopping = _stopping(used_up, charges, payer)
+        # After the accounts, as everybody locks them: whoever sets a budget locks accounts, then epochs.
+        if stopping:
+            exclude_admissions(self._gov.store, connection)
+        if epoch_in(self._gov.store, connection) != epoch:
+            raise _MovedError
         recorded = UsageRecorded(
             budgets=tuple(charge.budget.id for charge in charges.charges),
             exhausted=tuple(dict.fromkeys(charges.accounts[account.id][0].budget.id for account in used_up)),
@@ -179,6 +199,9 @@ class TokenBudgetTracker:
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
             append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))
+        for (scope, scope_id), (rule, reason) in stopping.items():
+            switch, event = switch_of_budget(self._gov, scope, scope_id, rule, reason, now_us, session_id)
+            switches.engage_in(connection, switch, by=event.actor, event=event)
         return recorded
 
     def _earlier(self, command_id: str | None, digest: str) -> UsageRecorded | None:
@@ -193,6 +216,22 @@ def _amounts(cost_micros: int, tokens: int) -> dict[Unit, int]:
         if value < 0:
             raise InvalidOption(name, value, "0 or more")
     return {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
+
+
+def _stopping(
+    used_up: Iterable[Account], charges: Charges, payer: Payer
+) -> Mapping[tuple[Scope, str], tuple[str, str]]:
+    """Whom the budgets that are used up stop, each with the rule and the reason.
+
+    As for actions: money that is only held may come back, and a limit of 0 refuses without stopping anybody.
+    """
+    found = {}
+    for account in used_up:
+        charge, _ = charges.accounts[account.id]
+        if charge.budget.on_exhausted is OnExhausted.STOP and account.limit and account.posted >= account.limit:
+            stood = f"limit {account.limit}, used {account.posted}, held {account.held}, {resets(account.resets_us)}"
+            found[charge.scope(payer)] = charge.budget.rule, f"{charge.name} has no {account.unit} left ({stood})"
+    return found
 
 
 def _exhausted(session_id: str, source: str, account: Account, charges: Charges, payer: Payer, now_us: int) -> Event:

@@ -43,8 +43,14 @@ def fits(gov: Governance, window: Span) -> LimitsReport:
     """Which limits are too tight or too loose for what their windows used; of every scope that has accounts."""
     until_us = gov.clock.now_us()
     since_us = until_us - LAYOUTS[window].window_us
-    found = usage.limited(gov.store, since_us, until_us + 1)
-    windows = [Window(row[0], row[1], Unit(row[2]), *map(int, row[3:])) for row in found]
+    return LimitsReport(window, since_us, until_us, limits_between(gov, since_us, until_us + 1))
+
+
+def limits_between(gov: Governance, since_us: int, until_us: int) -> tuple[Judged, ...]:
+    """Each limit whose windows touch [since, until), against what they used."""
+    windows = [
+        Window(id_, scope, Unit(unit), int(start_us), int(limit), int(posted), int(held), over=int(end_us) <= until_us)
+        for id_, scope, unit, start_us, limit, posted, held, end_us in usage.limited(gov.store, since_us, until_us)
+    ]
     # What happens to the fleet itself is charged to nobody.
-    charged = [one for one in windows if one.budget != f"session:{CONTROL_STREAM}"]
-    return LimitsReport(window, since_us, until_us, tuple(judge(charged)))
+    return tuple(judge([one for one in windows if one.budget != f"session:{CONTROL_STREAM}"]))

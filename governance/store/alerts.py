@@ -33,14 +33,36 @@ def count_pending(store: Reader) -> int:
 
 def open_budgets(store: Reader, now_us: int) -> list[Burn]:
     """Limited budgets of open windows of which something is used (ix_accounts_window_end_us); never a drill's."""
+    return _burns(store, "window_end_us > :now AND window_start_us <= :now", {"now": now_us})
+
+
+def closed_budgets(store: Reader, since_us: int, now_us: int, percent: int) -> list[Burn]:
+    """Limited budgets of windows that ended after `since_us`, of which at least `percent` are used."""
+    return _burns(
+        store,
+        "window_end_us > :since AND window_end_us <= :now AND (posted + held) * 100 >= limit_amount * :percent",
+        {"since": since_us, "now": now_us, "percent": percent},
+    )
+
+
+def _burns(store: Reader, where: str, values: Mapping[str, int]) -> list[Burn]:
     found = store.read(
         f"""SELECT id, unit, limit_amount, posted, held, window_start_us, window_end_us,
                 CASE WHEN scope = 'budget' THEN scope_id END FROM {ACCOUNTS} c
-            WHERE window_end_us > :now AND window_start_us <= :now AND limit_amount > 0 AND posted + held > 0
+            WHERE {where} AND limit_amount > 0 AND posted + held > 0
                 AND NOT (scope = 'session' AND scope_id IN (SELECT session_id FROM drills)) ORDER BY id""",
-        {"now": now_us},
+        dict(values),
     )
     return [Burn(*row[:7], *(budget_of(row[7]) if row[7] is not None else (None, None))) for row in found]
+
+
+def last_look_us(store: Reader, job: str) -> int | None:
+    """When the last tick of a job that came to its end was claimed."""
+    found = store.read(
+        "SELECT max(claimed_us) FROM ticks WHERE job = :job AND finished_us IS NOT NULL",
+        {"job": job},
+    )
+    return None if found[0][0] is None else int(found[0][0])
 
 
 def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, int]]:
@@ -95,6 +117,14 @@ def known(store: Reader, alert_ids: Sequence[str]) -> frozenset[str]:
         listed = ", ".join(f":{name}" for name in page)
         found |= {str(row[0]) for row in store.read(f"SELECT id FROM alerts WHERE id IN ({listed})", page)}
     return frozenset(found)
+
+
+def latest_id(store: Reader, prefix: str) -> str | None:
+    """The last, by id, of the alerts whose ids begin like that."""
+    found = store.read(
+        "SELECT max(id) FROM alerts WHERE substr(id, 1, :length) = :prefix", {"prefix": prefix, "length": len(prefix)}
+    )
+    return None if found[0][0] is None else str(found[0][0])
 
 
 def standing(store: Reader) -> Mapping[str, str]:

@@ -2,8 +2,8 @@
 
 Triggers keep the trail and the ledger append-only. An event may change once: from unsealed to sealed, its content
 untouched. Events, and the entries of a session's accounts, may be deleted once an anchor says how their session's
-history ended, and entries of a budget's account once that says what they summed to; on PostgreSQL only in a transaction
-that says that it prunes. An anchor itself is never changed or deleted.
+history ended, and entries of a budget's account once, or as far as, that says what they summed to; on PostgreSQL only
+in a transaction that says that it prunes. An anchor itself is never changed or deleted.
 """
 
 _CONTENT = ("id", "session_id", "kind", "actor", "at_us", "action_id", "attempt", "state", "payload")
@@ -106,3 +106,8 @@ BUDGETS_POSTGRESQL = (
             RAISE EXCEPTION 'entries are append-only';
         END $$""",
 )
+# What the revision that sums up budgets which never end makes of it.
+_SUMMED = """SELECT 1 FROM accounts WHERE accounts.id = OLD.account_id AND accounts.scope = 'budget'
+    AND (accounts.pruned_us IS NOT NULL OR accounts.summed_us >= OLD.at_us)"""
+SUMMED_SQLITE = tuple(statement.replace(_SUMMED_UP, _SUMMED) for statement in BUDGETS_SQLITE)
+SUMMED_POSTGRESQL = tuple(statement.replace(_SUMMED_UP, _SUMMED) for statement in BUDGETS_POSTGRESQL)

@@ -92,11 +92,15 @@ _PRUNED = """SELECT 1 FROM accounts p JOIN anchors n ON n.session_id = p.scope_i
 
 
 def unbalanced(store: Reader) -> list[tuple[str, int, int, int, int]]:
-    """Accounts whose columns are not the sums of their entries: (id, held, sum held, posted, sum posted)."""
+    """Accounts whose columns are not the sums of their entries: (id, held, sum held, posted, sum posted).
+
+    What was summed up of those that are gone counts with the rest.
+    """
+    posted = "coalesce(a.summed, 0) + coalesce(s.posted, 0)"
     found = store.read(
-        f"""SELECT a.id, a.held, coalesce(s.held, 0), a.posted, coalesce(s.posted, 0) FROM accounts a LEFT JOIN
+        f"""SELECT a.id, a.held, coalesce(s.held, 0), a.posted, {posted} FROM accounts a LEFT JOIN
             (SELECT account_id, sum(held_delta) AS held, sum(posted_delta) AS posted FROM entries GROUP BY account_id) s
-            ON s.account_id = a.id WHERE (a.held <> coalesce(s.held, 0) OR a.posted <> coalesce(s.posted, 0))
+            ON s.account_id = a.id WHERE (a.held <> coalesce(s.held, 0) OR a.posted <> {posted})
             AND a.pruned_us IS NULL AND NOT EXISTS ({_PRUNED.format(account="a.id")}) ORDER BY a.id""",
         {},
     )

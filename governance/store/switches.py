@@ -5,7 +5,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.board import Board
 from governance.core.budgets import Book, Raise, parse_budget
@@ -75,43 +75,48 @@ def engage(
         exclude_admissions(store, connection)
         if epoch is not None and epoch_in(store, connection) != epoch:
             return None
-        already = rows(
-            connection,
-            """SELECT id, engaged_us, grace_us FROM switches
-                WHERE scope = :scope AND scope_id = :id AND mode = :mode AND released_us IS NULL""",
-            {"scope": switch.scope, "id": switch.scope_id, "mode": switch.mode},
-        )
-        if already:
-            first_id, engaged_us, grace_us = already[0]
-            # Never less than what is asked for, whatever the clock has done in between.
-            shorter_us = max(switch.grace_us, switch.engaged_us + switch.grace_us - engaged_us)
-            # Less time was asked for, not the same by a clock that is behind.
-            if switch.grace_us < grace_us and shorter_us < grace_us:
-                rows(
-                    connection,
-                    f"UPDATE switches SET grace_us = :grace, epoch = {EPOCH} + 1 WHERE id = :id",
-                    {"id": first_id, "grace": shorter_us},
-                )
-                append_in(connection, replace(event, kind="switch.shortened"))
-            return str(first_id)
-        rows(
-            connection,
-            f"""INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
-                VALUES (:id, :scope, :scope_id, :mode, :reason, :grace, :at, :by, {EPOCH} + 1)""",
-            {
-                "id": switch.id,
-                "scope": switch.scope,
-                "scope_id": switch.scope_id,
-                "mode": switch.mode,
-                "reason": switch.reason,
-                "grace": switch.grace_us,
-                "at": switch.engaged_us,
-                "by": by,
-            },
-        )
-        if also is not None:
-            append_in(connection, also)
-        append_in(connection, event)
+        return engage_in(connection, switch, by=by, event=event, also=also)
+
+
+def engage_in(connection: Connection, switch: Switch, *, by: str, event: Event, also: Event | None = None) -> str:
+    """`engage` in the caller's transaction, which holds off the admissions and knows the epoch."""
+    already = rows(
+        connection,
+        """SELECT id, engaged_us, grace_us FROM switches
+            WHERE scope = :scope AND scope_id = :id AND mode = :mode AND released_us IS NULL""",
+        {"scope": switch.scope, "id": switch.scope_id, "mode": switch.mode},
+    )
+    if already:
+        first_id, engaged_us, grace_us = already[0]
+        # Never less than what is asked for, whatever the clock has done in between.
+        shorter_us = max(switch.grace_us, switch.engaged_us + switch.grace_us - engaged_us)
+        # Less time was asked for, not the same by a clock that is behind.
+        if switch.grace_us < grace_us and shorter_us < grace_us:
+            rows(
+                connection,
+                f"UPDATE switches SET grace_us = :grace, epoch = {EPOCH} + 1 WHERE id = :id",
+                {"id": first_id, "grace": shorter_us},
+            )
+            append_in(connection, replace(event, kind="switch.shortened"))
+        return str(first_id)
+    rows(
+        connection,
+        f"""INSERT INTO switches (id, scope, scope_id, mode, reason, grace_us, engaged_us, engaged_by, epoch)
+            VALUES (:id, :scope, :scope_id, :mode, :reason, :grace, :at, :by, {EPOCH} + 1)""",
+        {
+            "id": switch.id,
+            "scope": switch.scope,
+            "scope_id": switch.scope_id,
+            "mode": switch.mode,
+            "reason": switch.reason,
+            "grace": switch.grace_us,
+            "at": switch.engaged_us,
+            "by": by,
+        },
+    )
+    if also is not None:
+        append_in(connection, also)
+    append_in(connection, event)
     return switch.id
 
 

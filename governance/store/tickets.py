@@ -11,7 +11,7 @@ from governance.store.engine import Store
 from governance.store.schema.decisions import tickets
 from governance.store.schema.work import actions
 
-# What is over for a reason of its own; a cancelled ticket ended with its action.
+# What is over for a reason of its own; a cancelled ticket ended with its action or its budget's window.
 ANSWERED = (TicketState.APPROVED, TicketState.CONSUMED, TicketState.DENIED, TicketState.EXPIRED)
 _WITH_ACTION = select(
     tickets,

@@ -69,9 +69,10 @@ def posted(reader: Reader, by: By, from_us: int, until_us: int) -> Sequence[Sequ
 
 
 def limited(reader: Reader, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:
-    """(id, scope, unit, window start, limit, posted, held) of accounts with a limit whose window touches the span."""
+    """(id, scope, unit, window start, limit, posted, held, window end) of accounts with a limit whose window touches
+    the span."""
     return reader.read(
-        f"""SELECT id, scope, unit, window_start_us, limit_amount, posted, held FROM {ACCOUNTS} c
+        f"""SELECT id, scope, unit, window_start_us, limit_amount, posted, held, window_end_us FROM {ACCOUNTS} c
             WHERE limit_amount IS NOT NULL AND window_end_us > :start AND window_start_us < :until
                 AND scope_id NOT IN (SELECT session_id FROM drills)
             ORDER BY window_start_us, id""",

@@ -12,13 +12,15 @@ from governance.core.alerts import Thresholds
 from governance.core.identity import Part
 from governance.core.instants import SECOND_US
 from governance.core.ledger import Usage
+from governance.core.switches import Scope
 from governance.directory_file import parse_directory
 from governance.errors import CommandConflict, InvalidOption
-from governance.operations import audit, budgets, heartbeat, recover, retention
+from governance.operations import audit, budgets, heartbeat, recover, retention, switches
 from governance.operations.alerts import list_alerts, watch
-from governance.operations.answers import Admitted
+from governance.operations.answers import Admitted, Cancelled
 from governance.operations.directory import load
 from governance.operations.reconcile import reconcile
+from governance.operations.ticks import claim, finish
 from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import HasNoRoom, HasRoom, TokenBudgetTracker, UsageRecorded
 from governance.store import ledger
@@ -65,6 +67,44 @@ def test_thresholds_are_told_once_for_each_account_and_percent(desk: Desk) -> No
         (80, "each-user", "user=ann"),
     ]
     assert [line.kind for line in list_alerts(desk.gov, standing_only=False, limit=9)] == ["budget.burn"] * 2
+
+
+def test_a_threshold_of_a_window_that_closed_between_two_looks_is_told_once(desk: Desk) -> None:
+    thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
+
+    def look() -> tuple[str, ...]:
+        tick = claim(desk.gov, "acp.alerts", 60)
+        found = watch(desk.gov, thresholds).raised
+        if tick is not None:
+            finish(desk.gov, "acp.alerts", tick)
+        return found
+
+    assert look() == ()
+    midnight_us = -(-clock(desk).now_us() // (DAY_S * SECOND_US)) * DAY_S * SECOND_US
+    clock(desk).at_us = midnight_us - 20 * SECOND_US
+    assert isinstance(ask(desk, user="ann", cost_micros=6000), Admitted)
+    late = ask(desk, user="bob", cost_micros=1000)
+    assert isinstance(ask(desk, user="cat", cost_micros=4900), Admitted)
+    clock(desk).at_us = midnight_us + 10 * SECOND_US
+    (first,) = look()
+    assert first.endswith(":cost_micros:50")
+    assert "user=ann:2027-01-15T00" in first
+    assert look() == ()
+    assert list_alerts(desk.gov, standing_only=True, limit=9) == []
+    # What was held before midnight is posted after it, and it was more: while an attempt may run it is looked at.
+    clock(desk).pass_s(600)
+    assert look() == ()
+    desk.finish(late, usage=Usage(8000, 0))
+    clock(desk).pass_s(600)
+    assert len(look()) == 1
+    # Whoever was away tells what happened meanwhile, and only that.
+    assert isinstance(ask(desk, user="ann", cost_micros=9000), Admitted)
+    clock(desk).pass_s(5 * DAY_S)
+    (last,) = look()
+    assert "user=ann:2027-01-16T00" in last
+    assert last.endswith(":80")
+    assert look() == ()
+    assert [said["percent"] for said in told(desk, "budget.threshold")] == [50, 80, 80]
 
 
 def test_reconcile_finds_what_does_not_agree(desk: Desk) -> None:
@@ -123,6 +163,23 @@ def test_usage_outside_of_actions_is_checked_and_recorded_once(desk: Desk) -> No
     assert audit.verify(desk.gov).problems == ()
 
 
+def test_a_used_up_budget_and_one_for_other_models_have_no_room_for_a_call(desk: Desk) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    who: dict[str, Any] = {"org": "acme", "agent_id": "a1"}
+    assert tracker.check_budget(**who) == HasRoom(("models", "org-week"))
+    assert tracker.check_budget(**who, model="gpt-5") == HasRoom(("models", "org-week"))
+    assert tracker.check_budget(**who, model="claude-9") == HasNoRoom(
+        "budget:models", "the budget models is for gpt-*, and not for claude-9"
+    )
+    assert tracker.check_budget(org="acme", model="claude-9") == HasRoom(("org-week",))
+    tracker.record_usage(**who, cost_micros=30_000)
+    for tokens in (0, 5):
+        used_up = tracker.check_budget(**who, tokens=tokens)
+        assert isinstance(used_up, HasNoRoom), tokens
+        assert used_up.rule == "budget:org-week"
+    assert isinstance(tracker.check_budget(team="strict", tokens=100), HasRoom)
+
+
 def test_usage_outside_of_actions_is_charged_to_whom_the_directory_says(desk: Desk) -> None:
     load(desk.gov, parse_directory("{version: 1, orgs: [acme, b], teams: {t: acme}, users: {ann: t}}"), by=ANN)
     tracker = TokenBudgetTracker(desk.gov)
@@ -164,6 +221,68 @@ def test_old_entries_of_a_budget_go_and_their_sums_stay(desk: Desk) -> None:
     assert reconcile(desk.gov).findings == ()
 
 
+def test_accounts_that_are_kept_as_evidence_keep_no_others(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    for user in ("ann", "bob", "cat", "dan"):
+        desk.finish(ask(desk, user=user, cost_micros=3, tokens=5), usage=Usage(3, 5))
+    desk.gov.store.run(
+        "UPDATE accounts SET posted = posted + 1 WHERE scope_id IN (:one, :two)",
+        {"one": "each-user:daily:user=ann", "two": "each-user:daily:user=bob"},
+    )
+    clock(desk).pass_s(40 * DAY_S)
+    pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+    assert pruned.accounts == 4
+    assert {str(said["account"]).split(":")[3] for said in told(desk, "budget.summed_up")} == {"user=cat", "user=dan"}
+
+
+def test_old_entries_of_a_budget_that_never_ends_go_and_it_goes_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    wanted = {"identity": {"org": "*"}, "period": "unlimited", "max_tokens": 1000, "stripes": 2}
+    budgets.set_budget(desk.gov, "ever", wanted, by=ANN, reason="x")
+    tracker = TokenBudgetTracker(desk.gov)
+
+    def prune() -> int:
+        pruned = retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+        assert reconcile(desk.gov).findings == ()
+        assert audit.verify(desk.gov).problems == ()
+        return pruned.accounts
+
+    def left() -> int:
+        found = desk.gov.store.read("SELECT count(*) FROM entries WHERE account_id LIKE :one", {"one": "budget:ever:%"})
+        return int(found[0][0])
+
+    for _ in range(3):
+        desk.finish(ask(desk, org="acme", tokens=5), usage=Usage(0, 7))
+    tracker.record_usage(org="acme", tokens=20)
+    running, nothing = ask(desk, org="acme", tokens=5), ask(desk, org="acme")
+    clock(desk).pass_s(20 * DAY_S)
+    desk.finish(ask(desk, org="acme", tokens=1), usage=Usage(0, 1))
+    clock(desk).pass_s(20 * DAY_S)
+    assert left() == 11
+    assert prune() == (2 if desk.gov.store.is_postgresql else 1)
+    assert left() == 4, "two that run, one that is young"
+    assert prune() == 0
+    with pytest.raises((psycopg.Error, sqlite3.Error), match="append-only"):
+        desk.gov.store.run("DELETE FROM entries WHERE account_id LIKE :one", {"one": "budget:ever:%"})
+    desk.finish(running, usage=Usage(0, 9))
+    desk.finish(nothing, usage=Usage(0, 3))
+    (account,) = (
+        one
+        for one in ledger.listing(desk.gov.store, session_id=None, now_us=clock(desk).now_us())
+        if one["id"].startswith("budget:ever:")
+    )
+    assert (account["posted"], account["held"]) == (54, 0)
+    clock(desk).pass_s(31 * DAY_S)
+    prune()
+    assert left() == 0
+    desk.gov.store.run("UPDATE accounts SET summed = summed + 1 WHERE id = :id", {"id": account["id"]})
+    assert "posted" in "".join(reconcile(desk.gov).findings)
+    tracker.record_usage(org="acme", tokens=1)
+    clock(desk).pass_s(40 * DAY_S)
+    retention.prune(desk.gov, older_than_s=30 * DAY_S, by=ANN, reason="a month is enough")
+    assert left() == 1, "what does not agree is evidence"
+
+
 def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> None:
     config = {"identity": {"org": "acme"}, "period": "monthly", "max_tokens": 90, "stripes": 3}
     budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
@@ -187,6 +306,35 @@ def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> 
     assert ask(desk, org="acme", tokens=1).rule == "budget:striped"
     (striped,) = ledger.accounts(desk.gov.store, [striped.id])
     assert (striped.limit, striped.posted, striped.held) == (90, 125, 0)
+    assert reconcile(desk.gov).findings == ()
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_usage_that_uses_up_a_budget_that_stops_engages_its_switch(desk: Desk, database_url: str) -> None:
+    tracker = TokenBudgetTracker(desk.gov)
+    run = ask(desk, team="strict", tokens=50)
+    assert tracker.record_usage(team="strict", tokens=60).exhausted == ("stops",)
+    assert switches.board_now(desk.gov).engaged == (), "what is only held may come back"
+    desk.finish(run, usage=Usage(0, 10))
+    waits = desk.submit(team="strict", tokens=0, cost_micros=0)
+    # Somebody raises it and somebody else, who has not seen that yet, records what the old limit would not have had.
+    until_us = clock(desk).now_us() + DAY_S * SECOND_US
+    other = make_governance(database_url, policy=POLICY + BUDGETS)
+    budgets.raise_budget(other, "stops", until_us=until_us, reason="go on", by=ANN, tokens=20)
+    assert tracker.record_usage(team="strict", tokens=30, command_id="c1").exhausted == ()
+    assert switches.board_now(desk.gov).engaged == ()
+    assert tracker.record_usage(team="strict", tokens=25, command_id="c2").exhausted == ("stops",)
+    (switch,) = switches.board_now(other).engaged
+    assert (switch.scope, switch.scope_id) == (Scope.TEAM, "strict")
+    assert switch.reason == (
+        "budget:stops: budget stops (team=strict) has no tokens left (limit 120, used 125, held 0, never resets)"
+    )
+    assert isinstance(desk.arrive(waits), Cancelled)
+    tracker.record_usage(team="strict", tokens=5)
+    assert tracker.record_usage(team="strict", tokens=25, command_id="c2").repeated
+    assert len(told(desk, "switch.engaged")) == 1
+    assert [said["outcome"] for said in told(desk, "budget.exhausted")] == ["recorded"] * 3
+    other.store.close()
     assert reconcile(desk.gov).findings == ()
     assert audit.verify(desk.gov).problems == ()
 

@@ -15,9 +15,14 @@ from governance.errors import CommandConflict, InvalidOption, NotAllowed, NotFou
 from governance.operations import audit, budgets, decide, relay, switches
 from governance.operations.answers import Admitted, Cancelled, Deferred, Denied, Parked
 from governance.operations.charges import end_raises
+from governance.operations.escalate import escalate_overdue
+from governance.operations.notify import pending_notices
 from tests.support import books
 from tests.support.charged import BUDGETS, DAY_S, accounts, ask, clock, told
 from tests.support.governed import ANN, BOB, POLICY, Desk, make_governance
+
+FOREVER = {"identity": {"team": "forever"}, "period": "unlimited", "max_tokens": 1, "on_exhausted": "park"}
+MONTH_END_US = 1_801_440_000 * SECOND_US  # 2027-02-01
 
 
 @pytest.fixture
@@ -178,6 +183,42 @@ def test_parked_waits_for_a_raise_and_keeps_the_approval_it_had(desk: Desk) -> N
     assert desk.state(other) == "denied"
     direct = desk.arrive(desk.submit(team="asking", tokens=100, cost_micros=0, can_wait=False), can_wait=False)
     assert isinstance(direct, Denied)
+    books.assert_agree(desk.gov)
+    assert audit.verify(desk.gov).problems == ()
+
+
+def test_what_a_budget_parked_goes_on_when_it_resets(desk: Desk) -> None:
+    assert isinstance(ask(desk, team="asking", tokens=90), Admitted)
+    expires_us = clock(desk).now_us() + 3600 * SECOND_US
+    hasty = desk.submit(team="asking", tokens=20, cost_micros=0, expires_us=expires_us)
+    made = desk.submit(team="asking", tokens=20, cost_micros=0, risk=Risk.HIGH)
+    decide.approve(desk.gov, made.action_id, by=BOB, reason="fine")
+    large = desk.submit(team="asking", tokens=101, cost_micros=0)
+    for one in (hasty, made, large):
+        assert isinstance(desk.arrive(one), Parked)
+    budgets.set_budget(desk.gov, "forever", FOREVER, by=ANN, reason="once")
+    forever = desk.submit(team="forever", tokens=2, cost_micros=0)
+    assert isinstance(desk.arrive(forever), Parked)
+    clock(desk).pass_s(7 * DAY_S)
+    swept = escalate_overdue(desk.gov, "escalation")
+    assert (swept.denied, swept.released) == ([forever.action_id], []), "what never resets is asked about for a week"
+    clock(desk).at_us = MONTH_END_US - 1
+    assert escalate_overdue(desk.gov, "escalation").released == []
+    clock(desk).at_us = MONTH_END_US
+    swept = escalate_overdue(desk.gov, "escalation")
+    assert (swept.denied, set(swept.released)) == ([], {hasty.action_id, made.action_id, large.action_id})
+    assert (swept.moved_up, escalate_overdue(desk.gov, "escalation").released) == (0, [])
+    assert [said["cause"] for said in told(desk, "action.released")] == ["approved", *["reset"] * 3]
+    closed = desk.gov.store.read("SELECT state, decided_by FROM tickets WHERE rule = :rule", {"rule": "budget:asks"})
+    assert [tuple(row) for row in closed] == [("cancelled", "escalation")] * 3
+    # The approval that it had counts; what the caller wanted earlier is not run late; the new window is asked.
+    assert isinstance(desk.arrive(made), Admitted)
+    late = desk.arrive(hasty)
+    assert isinstance(late, Denied)
+    assert late.rule == "expires"
+    assert isinstance(desk.arrive(large), Parked)
+    notices = [notice for notice in pending_notices(desk.gov, 50) if notice.payload["action_id"] == made.action_id]
+    assert [notice.kind.partition(".")[2] for notice in notices][-2:] == ["requested", "cancelled"]
     books.assert_agree(desk.gov)
     assert audit.verify(desk.gov).problems == ()
 

@@ -124,9 +124,9 @@ def test_migrations_make_the_schema_that_the_tables_describe(
     with described.transaction() as connection:
         metadata.create_all(connection)
         for statement in (
-            (*guards.POSTGRESQL, epochs.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL, *guards.BUDGETS_POSTGRESQL)
+            (*guards.POSTGRESQL, epochs.SWITCH_EPOCH, *guards.PRUNING_POSTGRESQL, *guards.SUMMED_POSTGRESQL)
             if store.is_postgresql
-            else (*guards.SQLITE, *guards.PRUNING_SQLITE, *guards.BUDGETS_SQLITE)
+            else (*guards.SQLITE, *guards.PRUNING_SQLITE, *guards.SUMMED_SQLITE)
         ):
             connection.execute(text(statement))
     assert migrated == catalog(described)

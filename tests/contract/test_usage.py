@@ -1,5 +1,6 @@
 """Usage is what the ledger posted, by whom; limits are compared with what their windows used."""
 
+from dataclasses import replace
 from typing import Any
 
 from governance.core.events import Event
@@ -134,6 +135,8 @@ def test_a_limit_is_judged_by_its_windows_whatever_its_scope() -> None:
     assert (judged.budget, judged.fit, judged.mean, judged.peak_percent) == ("budget:acme-day:o1", Fit.LOOSE, 5, 8)
     assert judged.advice == "10 would have been enough: it stops a runaway late"
     assert judge([window(0)])[0].fit is Fit.UNUSED
+    assert judge([replace(window(0), over=False)])[0].fit is Fit.FITS, "nobody knows yet"
+    assert judge([replace(window(95), over=False)])[0].fit is Fit.TIGHT
     assert judge([window(0, limit=0)])[0].fit is Fit.TIGHT
 
 

@@ -119,7 +119,7 @@ EMPTY: Mapping[str, tuple[str, ...]] = {
         "pruned_state",
         "pruned_attempt",
     ),
-    "accounts": ("raised", "pruned_us"),
+    "accounts": ("raised", "pruned_us", "summed_us", "summed"),
     "sessions": ("closed_us", "summary", "epoch"),
     "workers": ("host", "queues", "slots", "ready_us"),
 }

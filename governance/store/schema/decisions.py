@@ -12,7 +12,7 @@ tickets = Table(
     Column("id", Text, primary_key=True),
     Column("action_id", Text, ForeignKey("actions.id"), nullable=False, index=True),
     Column("digest", Text, nullable=False),
-    # pending  -> approved, denied, expired, cancelled (with its action)
+    # pending  -> approved, denied, expired, cancelled (with its action, or when nobody needs to answer)
     # approved -> consumed (by the admission of its action)
     Column("state", Text, nullable=False),
     Column("rule", Text, nullable=False),

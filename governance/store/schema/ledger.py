@@ -38,6 +38,9 @@ accounts = Table(
     Column("held", BigInteger, nullable=False),
     Column("raised", BigInteger),  # of its limit, what raises that last have added; null: nothing
     Column("pruned_us", BigInteger),  # its entries are gone: what they summed to is what the columns say
+    # Of a budget whose window never ends: closed holds until then may be gone, and what those had posted.
+    Column("summed_us", BigInteger),
+    Column("summed", BigInteger),
     UniqueConstraint("scope", "scope_id", "unit", "window_start_us", "stripe"),
     one_of("unit", Unit),
     CheckConstraint("posted >= 0 AND held >= 0", name="amounts_not_negative"),
