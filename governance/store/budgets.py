@@ -156,12 +156,12 @@ def open_ones(store: Reader, now_us: int) -> list[OpenAccount]:
 
 def book(store: Reader) -> Book:
     """What was set and raised, as this reader sees it."""
-    set_ones = store.read("SELECT id, config FROM budgets", {})
+    set_ones = store.read("SELECT id, config FROM budgets WHERE config IS NOT NULL", {})
     lasting = store.read(
         "SELECT id, budget_id, who, cost_micros, tokens, until_us FROM raises WHERE ended_us IS NULL ORDER BY id", {}
     )
     return Book(
-        {row[0]: parse_budget(row[1]) if row[1] is not None else None for row in set_ones},
+        {row[0]: parse_budget(row[1]) for row in set_ones},
         tuple(Raise(*row) for row in lasting),
     )
 
