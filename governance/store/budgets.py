@@ -22,7 +22,7 @@ from governance.store.schema.ledger import budgets, raises
 # Every round is caused by somebody who opened an account of the budget in between.
 _ROUNDS_MAX: Final = 100
 _OPEN: Final = f"""SELECT a.account, a.scope_id, a.unit, a.limit_amount, coalesce(a.raised, 0) FROM accounts a
-    WHERE a.scope = :scope AND a.window_end_us > :now AND a.window_start_us <= :now AND a.limit_amount IS NOT NULL
+    WHERE a.scope = :scope AND a.window_end_us > :now AND a.limit_amount IS NOT NULL
         AND {{where}} ORDER BY {LOCK_ORDER}"""
 
 

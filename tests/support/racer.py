@@ -20,6 +20,7 @@ from governance.errors import StateConflict
 from governance.operations import decide, switches
 from governance.operations.answers import Admitted, Denied
 from governance.operations.escalate import escalate_overdue
+from tests.support import spenders
 from tests.support.governed import ANN, Desk, make_governance, submission
 
 RACERS = 8
@@ -227,6 +228,7 @@ JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
     for job in (
         *(spend, take, charge, churn, same_messages, same_commands, decisions),
         *(deliver, exhaust, engage, escalations, last_moment, votes),
+        *(spenders.record, spenders.straddle, spenders.call_models, spenders.die_calling, spenders.use_up),
     )
 }
 
