@@ -29,7 +29,7 @@ from governance.operations.context import Governance
 from governance.operations.enactment import answer_of, change_of, exhausted
 from governance.operations.sessions import InForce, in_force
 from governance.operations.snapshots import snapshot
-from governance.operations.switches import board_at, engage_by_budget, payer_of
+from governance.operations.switches import board_at, board_seen, engage_by_budget, payer_of
 from governance.store import actions
 from governance.store.action_rows import ActionRow
 from governance.store.changes import take
@@ -77,7 +77,7 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     for _ in range(_ROUNDS_MAX):
         now_us = gov.clock.now_us()
         force = in_force(gov, stream, now_us)
-        charges = charges_now(gov, force.policy, gov.payers.get(hint, hint), now_us)
+        charges = charges_now(gov, force.policy, gov.payers.get(hint, hint), now_us, board_seen(gov))
         gathered = actions.gather(gov.store, arrival.action_id, [*account_ids(force.session.id), *charges.accounts])
         if gathered is None:
             return NotSubmitted()
@@ -93,8 +93,8 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         if answer is not None:
             return answer
         board = board_at(gov, gathered.epoch)
-        if gov.sessions.get(stream) is not force.session:
-            # A session was turned early: which one is in force is asked anew.
+        if force.epoch != board.epoch:
+            # A session may have been turned early: which one is in force is asked anew.
             continue
         if not _charged(gov, action, force, charges, gathered.accounts, board, hint, now_us):
             continue
@@ -178,7 +178,7 @@ def _charged(
     if board.book.raises_until_us <= now_us:
         end_raises(gov, "governance")
         return False
-    present = charges_now(gov, force.policy, payer, now_us)
+    present = charges_now(gov, force.policy, payer, now_us, board)
     if present is not charges:
         if gov.payers.get(hint, hint) != payer:
             remember_payer(gov, hint, payer)

@@ -150,7 +150,7 @@ class TokenBudgetTracker:
             if board.book.raises_until_us <= now_us:
                 end_raises(gov, "governance")
                 continue
-            charges = charges_now(gov, gov.policy, payer, now_us)
+            charges = charges_now(gov, gov.policy, payer, now_us, board)
             if not open_missing(gov, charges, ledger.accounts(gov.store, list(charges.accounts)), board):
                 return charges, now_us
 

@@ -17,7 +17,7 @@ from governance.directory_file import parse_directory
 from governance.operations import audit, budgets
 from governance.operations.directory import load
 from governance.operations.reconcile import reconcile
-from governance.operations.tracker import HasRoom, TokenBudgetTracker, UsageRecorded
+from governance.operations.tracker import TokenBudgetTracker
 from governance.policy_file import parse_policy
 from tests.support.charged import DAY_S
 from tests.support.clocks import InterruptingClock, TickingClock

@@ -22,7 +22,7 @@ LIMIT: Final = 100
 ROOMY: Final = 100_000
 STEP_US: Final = 1000
 HOUR_US: Final = 3600 * SECOND_US
-#: A Sunday's midnight in Berlin, and the hours of the windows that end with it: clocks have gone back on it, or forward.
+#: A Sunday's midnight in Berlin, and the hours of the windows that end with it: clocks went back on it, or forward.
 TURNS: Final = (
     ("2027-10-31T23:00:00+00:00", {"daily": 25, "weekly": 7 * 24 + 1, "monthly": 31 * 24 + 1}),
     ("2027-03-28T22:00:00+00:00", {"daily": 23, "weekly": 7 * 24 - 1}),
@@ -45,7 +45,7 @@ def desk(database_url: str) -> Iterator[Desk]:
 def test_every_hold_is_of_the_window_in_which_it_was_taken(
     desk: Desk, database_url: str, midnight: str, hours: dict[str, int]
 ) -> None:
-    """Eight processes hold on either side of a midnight, none at the same moment as another; all of it ends after it."""
+    """Eight processes hold on either side of a midnight, none at the moment of another; all of it ends after it."""
     turn_us = int(datetime.fromisoformat(midnight).timestamp()) * SECOND_US
     clock(desk).at_us = turn_us - HOUR_US // 2
     for period in hours:

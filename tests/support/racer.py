@@ -6,6 +6,7 @@ import multiprocessing.queues
 import multiprocessing.synchronize
 import queue
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -264,6 +265,20 @@ def race(url: str, job: str, argument: str, racers: int) -> Counter[str]:
         answers.close()
         answers.join_thread()
     return seen
+
+
+def killed(url: str, job: str, argument: str) -> None:
+    """Runs `job` in a process of its own, as the first racer, and sees it killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.racer"])
+    # Kept until it ends: they are gone with the last name for them here.
+    barrier, answers = context.Barrier(1), context.Queue()
+    process = context.Process(target=_racer, args=(url, job, argument, 0, barrier, answers), daemon=True)
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL, process.exitcode
+    answers.close()
+    process.close()
 
 
 def _racer(
