@@ -17,7 +17,7 @@ from governance.core.switches import Subject, stopping
 from governance.operations.charges import charges_now
 from governance.operations.context import Governance
 from governance.operations.directory import identity_now
-from governance.operations.switches import board_now
+from governance.operations.switches import board_now, board_seen
 from governance.price_table import prices_of
 
 _WILD = "*?["
@@ -134,7 +134,7 @@ def _anybodys(payer: Payer, model: str) -> Subject:
 def access_of(gov: Governance, model: str, payer: Payer, risk: Risk) -> ModelAccess:
     """What this process's policy says of a model, and the budgets as this process has seen them last."""
     now_us = gov.clock.now_us()
-    budgets = model_patterns(charges_now(gov, gov.policy, payer, now_us).charges)
+    budgets = model_patterns(charges_now(gov, gov.policy, payer, now_us, board_seen(gov)).charges)
     return ModelGovernor(gov.policy.models, now_us, budgets).check_access(model, payer, risk)
 
 

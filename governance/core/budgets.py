@@ -149,9 +149,9 @@ class Raise:
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """What was set and raised by people, of one epoch: `budgets` (None: taken back) count before the policy's."""
+    """What was set and raised by people, of one epoch: `budgets` count before the policy's of the same id."""
 
-    budgets: Mapping[str, TokenBudgetConfig | None] = field(default_factory=dict)
+    budgets: Mapping[str, TokenBudgetConfig] = field(default_factory=dict)
     raises: tuple[Raise, ...] = ()
 
     @property
@@ -162,7 +162,7 @@ class Book:
     def in_force(self, policy: Iterable[TokenBudgetConfig]) -> tuple[TokenBudgetConfig, ...]:
         """Every budget that counts beside a policy's, by id."""
         known = {budget.id: budget for budget in policy} | dict(self.budgets)
-        return tuple(budget for _, budget in sorted(known.items()) if budget is not None)
+        return tuple(budget for _, budget in sorted(known.items()))
 
     def raised(self, charge: "Charge", unit: Unit) -> int:
         """What the raises that last add to the limit of an account."""

@@ -30,7 +30,7 @@ from governance.operations.enactment import answer_of, change_of, exhausted
 from governance.operations.foresight import foreseen, remember
 from governance.operations.sessions import InForce, in_force
 from governance.operations.snapshots import snapshot
-from governance.operations.switches import board_at, engage_by_budget, payer_of
+from governance.operations.switches import board_at, board_seen, engage_by_budget, payer_of
 from governance.store import actions
 from governance.store.action_rows import ActionRow
 from governance.store.changes import take
@@ -81,10 +81,11 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
     for _ in range(_ROUNDS_MAX):
         now_us = gov.clock.now_us()
         force = in_force(gov, stream, now_us)
-        charges = charges_now(gov, force.policy, gov.payers.get(hint, hint), now_us)
+        seen = board_seen(gov)
+        charges = charges_now(gov, force.policy, gov.payers.get(hint, hint), now_us, seen)
         if said is not None:
             # Nobody is refused, deferred or parked but by what the row says.
-            admitted, said = _foreseen(gov, arrival, said, force, charges, lease, now_us), None
+            admitted, said = _foreseen(gov, arrival, said, force, charges, seen, lease, now_us), None
             if admitted is not None:
                 return admitted
         gathered = actions.gather(gov.store, arrival.action_id, [*account_ids(force.session.id), *charges.accounts])
@@ -103,8 +104,8 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
         if answer is not None:
             return answer
         board = board_at(gov, gathered.epoch)
-        if gov.sessions.get(stream) is not force.session:
-            # A session was turned early: which one is in force is asked anew.
+        if force.epoch != board.epoch:
+            # A session may have been turned early: which one is in force is asked anew.
             continue
         if not _charged(gov, action, force, charges, gathered.accounts, board, hint, now_us):
             continue
@@ -127,17 +128,18 @@ def _foreseen(
     said: Submission,
     force: InForce,
     charges: Charges,
+    board: Board | None,
     lease: Lease,
     now_us: int,
 ) -> Admission | None:
     """Admitted by what the message says, if the row says the same; None: only a reading can tell."""
-    gathered = foreseen(gov, said, force, charges)
+    if board is None or board.epoch != force.epoch or board.book.raises_until_us <= now_us:
+        return None
+    gathered = foreseen(gov, said, force, charges, board)
     if gathered is None:
         return None
-    action, board = gathered.action, gov.boards[0]
-    if board.epoch != gathered.epoch or gov.sessions.get(said.stream) is not force.session:
-        return None
-    if board.book.raises_until_us <= now_us or charges_now(gov, force.policy, payer_of(action), now_us) is not charges:
+    action = gathered.action
+    if charges_now(gov, force.policy, payer_of(action), now_us, board) is not charges:
         return None
     decision = _decided(gov, arrival, gathered, force, charges, board, now_us)
     if not isinstance(decision, core.Admit):
@@ -229,7 +231,7 @@ def _charged(
     if board.book.raises_until_us <= now_us:
         end_raises(gov, "governance")
         return False
-    present = charges_now(gov, force.policy, payer, now_us)
+    present = charges_now(gov, force.policy, payer, now_us, board)
     if present is not charges:
         if gov.payers.get(hint, hint) != payer:
             remember_payer(gov, hint, payer)

@@ -132,8 +132,7 @@ def _budgets(gov: Governance, row: RowMapping, session: Session | None, now_us: 
 def _charged(gov: Governance, row: RowMapping, policy_hash: str, now_us: int) -> list[str]:
     """The accounts of budgets that it would be charged to."""
     payer = Payer(row["user"], row["team"], row["org"], row["agent_id"], row["stream"])
-    board_now(gov)
-    return list(charges_now(gov, pinned_policy(gov, policy_hash), payer, now_us).accounts)
+    return list(charges_now(gov, pinned_policy(gov, policy_hash), payer, now_us, board_now(gov)).accounts)
 
 
 def _effect(account: RowMapping, amount: int) -> BudgetEffect:

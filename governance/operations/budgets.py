@@ -91,7 +91,7 @@ def set_budget(
         # Whoever did it may have died before what waited was let go.
         return replace(first, released=tuple(_let_go(gov, budget_id, by, reason)))
     known = {one.id: one for one in gov.policy.budgets}
-    if budget is None and board_now(gov).book.budgets.get(budget_id) is None:
+    if budget is None and budget_id not in board_now(gov).book.budgets:
         raise NotFound("budget that was set", budget_id, "acp budget list shows them")
     now_us = gov.clock.now_us()
     said = {"config": budget and json.loads(budget.text), "reason": reason}

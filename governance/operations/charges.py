@@ -22,22 +22,20 @@ _KEPT: Final = 4096
 _NOTHING: Final = Charges()
 
 
-def charges_now(gov: Governance, policy: Policy, payer: Payer, now_us: int) -> Charges:
-    """What `payer` is charged to under a policy and the board that this process has seen last; kept until it changes.
+def charges_now(gov: Governance, policy: Policy, payer: Payer, now_us: int, board: Board | None) -> Charges:
+    """What `payer` is charged to under a policy and a board (None: none was seen yet); kept until it changes.
 
     The caller knows that the board is the present one, or finds out before it writes.
     """
-    board = gov.boards[0] if gov.boards else None
-    book = board.book if board else None
-    if not policy.budgets and (book is None or not book.budgets):
+    if not policy.budgets and (board is None or not board.book.budgets):
         return _NOTHING
-    # With the epoch: another thread may have seen the next board meanwhile.
-    key = (policy.hash, payer, board.epoch if board else 0)
+    key = (-1 if board is None else board.epoch, policy.hash, payer)
     known = gov.charges.get(key)
     if known is None or known.until_us <= now_us or now_us < known.since_us:
         if len(gov.charges) >= _KEPT:
             gov.charges.clear()
-        known = gov.charges[key] = charges_of((book or Book()).in_force(policy.budgets), payer, now_us)
+        book = Book() if board is None else board.book
+        known = gov.charges[key] = charges_of(book.in_force(policy.budgets), payer, now_us)
     return known
 
 

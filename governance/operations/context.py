@@ -50,8 +50,19 @@ class KnownDirectory:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptSession:
+    """A session in force, as it was read when the board of `epoch` was the latest that this process had seen."""
+
+    session: Session
+    epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Governance:
-    """The store, the time, the policy of this process, and what it may keep in memory because it never changes."""
+    """The store, the time, the policy of this process, and what it may keep in memory because it never changes.
+
+    What counts for one epoch says which: a thread may still keep something of an epoch that another has left.
+    """
 
     store: Store
     clock: Clock
@@ -60,12 +71,12 @@ class Governance:
     new_id: Callable[[], str]
     limits: Limits = field(default_factory=Limits)
     policies: dict[str, Policy] = field(default_factory=dict)
-    sessions: dict[str, Session] = field(default_factory=dict)
+    sessions: dict[str, KeptSession] = field(default_factory=dict)
     # The board of the latest epoch that was seen, alone in it.
     boards: list[Board] = field(default_factory=list)
-    # What an identity is charged to under a policy, until its first window ends; and the identity that a message, by
-    # what its header says, turned out to have. Both of the board's epoch.
-    charges: dict[tuple[str, Payer, int], Charges] = field(default_factory=dict)
+    # What an identity is charged to at an epoch and under a policy, until its first window ends; and the identity that
+    # a message, by what its header says, turned out to have.
+    charges: dict[tuple[int, str, Payer], Charges] = field(default_factory=dict)
     payers: dict[Payer, Payer] = field(default_factory=dict)
     # How accounts stood when an admission last read them.
     accounts: dict[str, Account] = field(default_factory=dict)

@@ -8,6 +8,7 @@ message that lies, or that is not all there is to know, costs a round trip and n
 from typing import Final
 
 from governance.core.actions import State, Submission
+from governance.core.board import Board
 from governance.core.budgets import Charges
 from governance.core.changes import ActionRef
 from governance.core.ledger import Account, estimate
@@ -21,9 +22,9 @@ from governance.store.actions import Gathered
 _REMEMBERED_MAX: Final = 4096
 
 
-def foreseen(gov: Governance, said: Submission, force: InForce, charges: Charges) -> Gathered | None:
+def foreseen(gov: Governance, said: Submission, force: InForce, charges: Charges, board: Board) -> Gathered | None:
     """What a gathering would find if the row is as `said` and the accounts as they were last seen; None: unknown."""
-    if gov.signing is not None or not gov.boards:
+    if gov.signing is not None:
         # A signature is of the message as it was submitted, which only the row has.
         return None
     ids = [*account_ids(force.session.id), *charges.accounts]
@@ -34,7 +35,6 @@ def foreseen(gov: Governance, said: Submission, force: InForce, charges: Charges
     if any(account.stripes > 1 and not amounts[account.unit] for account in accounts):
         # For nothing there is room in a stripe that is just full, also where its account is overdrawn.
         return None
-    board = gov.boards[0]
     resolved = identity_at(gov, said.claimed, board.directory_epoch)
     if resolved is None:
         return None

@@ -22,7 +22,7 @@ from governance.operations.answers import Admitted
 from governance.operations.charges import charges_now, exhausted_event
 from governance.operations.context import Governance
 from governance.operations.sessions import pinned_policy
-from governance.operations.switches import board_at, payer_of, subject_of
+from governance.operations.switches import board_at, board_seen, payer_of, subject_of
 from governance.operations.top_up import NoRoom
 from governance.price_table import prices_of
 from governance.store import actions, events
@@ -81,12 +81,13 @@ def ask(
     owned, epoch = actions.standing(gov.store, ref.id, ref.attempt)
     if not owned:
         return NotOwned()
-    switch = stopping(board_at(gov, epoch).engaged, replace(subject_of(action, ref.session_id), model=model))
+    board = board_at(gov, epoch)
+    switch = stopping(board.engaged, replace(subject_of(action, ref.session_id), model=model))
     payer = payer_of(action)
     if switch is not None:
         access: ModelAllowed | ModelRefused = ModelRefused(model, switch.rule, switch.reason)
     else:
-        budgets = model_patterns(charges_now(gov, policy, payer, now_us).charges)
+        budgets = model_patterns(charges_now(gov, policy, payer, now_us, board).charges)
         access = ModelGovernor(policy.models, now_us, budgets).check_access(model, payer, Risk(action.risk))
     if isinstance(access, ModelRefused):
         by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
@@ -101,7 +102,7 @@ def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, shor
     """A call did not fit into a budget: the refusal that names it. Raises StoreUnavailable."""
     ref, now_us = running.ref, gov.clock.now_us()
     payer = payer_of(running.action)
-    charge, _ = charges_now(gov, policy, payer, now_us).accounts.get(short.account.id, (None, None))
+    charge, _ = charges_now(gov, policy, payer, now_us, board_seen(gov)).accounts.get(short.account.id, (None, None))
     found = Exhausted(short.account, short.wanted, charge, OnExhausted.DENY)
     by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
     told = exhausted_event(

@@ -7,7 +7,7 @@ from governance.core.policy import Policy
 from governance.core.sessions import Session, accounts, opening, session_id
 from governance.core.windows import Window, window_at
 from governance.errors import NotFound
-from governance.operations.context import Governance
+from governance.operations.context import Governance, KeptSession
 from governance.policy_file import parse_policy
 from governance.store import sessions as store_sessions
 
@@ -16,11 +16,12 @@ _KEPT_SESSIONS = 256
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """A session with the policy version pinned to it and its stream's plan."""
+    """A session with the policy version pinned to it and its stream's plan; `epoch` as of which it is known to be."""
 
     session: Session
     policy: Policy
     plan: StreamPlan
+    epoch: int | None
 
 
 def in_force(gov: Governance, stream: str, now_us: int) -> InForce:
@@ -29,14 +30,15 @@ def in_force(gov: Governance, stream: str, now_us: int) -> InForce:
     A session keeps the window it was opened with, unless it is turned early; when a policy changes the length, the next
     one begins where it ends.
     """
-    session = gov.sessions.get(stream)
-    if session is None or not session.window.start_us <= now_us < session.window.end_us:
+    epoch = gov.boards[0].epoch if gov.boards else None
+    kept = gov.sessions.get(stream)
+    if kept is None or kept.epoch != epoch or not kept.session.window.start_us <= now_us < kept.session.window.end_us:
         session = store_sessions.at(gov.store, stream, now_us) or open_at(gov, stream, now_us, now_us)
         if len(gov.sessions) >= _KEPT_SESSIONS:
             gov.sessions.clear()
-        gov.sessions[stream] = session
-    policy = pinned_policy(gov, session.policy_hash)
-    return InForce(session, policy, policy.plan_for(stream))
+        kept = gov.sessions[stream] = KeptSession(session, epoch)
+    policy = pinned_policy(gov, kept.session.policy_hash)
+    return InForce(kept.session, policy, policy.plan_for(stream), epoch)
 
 
 def pinned_policy(gov: Governance, policy_hash: str) -> Policy:

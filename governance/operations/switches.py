@@ -123,13 +123,20 @@ def board_now(gov: Governance) -> Board:
 
 def board_at(gov: Governance, epoch: int) -> Board:
     """The board of `epoch`, or of a later one. What is kept in memory of sessions holds for one epoch, too."""
-    if not gov.boards or gov.boards[0].epoch != epoch:
+    board = board_seen(gov)
+    if board is None or board.epoch != epoch:
         gov.sessions.clear()
         gov.charges.clear()
         gov.payers.clear()
         gov.accounts.clear()
-        gov.boards[:] = [switches.board(gov.store)]
-    return gov.boards[0]
+        board = switches.board(gov.store)
+        gov.boards[:] = [board]
+    return board
+
+
+def board_seen(gov: Governance) -> Board | None:
+    """The latest board that this process has seen, without looking."""
+    return gov.boards[0] if gov.boards else None
 
 
 def subject_of(action: ActionRow, session_id: str | None = None) -> Subject:

@@ -94,7 +94,7 @@ class TokenBudgetTracker:
         refused = refusal(resolved, self._gov.policy.require_identity)
         if refused is not None:
             return HasNoRoom(*refused)
-        charges = self._opened(Payer.of(resolved.identity, agent_id, stream))
+        charges, _ = self._opened(Payer.of(resolved.identity, agent_id, stream))
         wrong = None if model is None else budget_refusal(model, model_patterns(charges.charges))
         if wrong is not None:
             return HasNoRoom(wrong.rule, wrong.reason)
@@ -130,12 +130,12 @@ class TokenBudgetTracker:
         while True:
             epoch = board_now(self._gov).epoch
             payer = Payer.of(self._charged(Identity(user, team, org)), agent_id, stream)
-            charges = self._opened(payer)
-            session_id = in_force(self._gov, CONTROL_STREAM, self._gov.clock.now_us()).session.id
+            charges, now_us = self._opened(payer)
+            session_id = in_force(self._gov, CONTROL_STREAM, now_us).session.id
             try:
                 with self._gov.store.transaction() as connection:
                     return self._posted(
-                        connection, session_id, payer, charges, amounts, command_id, digest, epoch=epoch
+                        connection, session_id, payer, charges, amounts, command_id, digest, now_us, epoch=epoch
                     )
             except _MovedError:
                 # A budget was set or a directory loaded meanwhile: whom it is charged to is asked anew.
@@ -153,8 +153,8 @@ class TokenBudgetTracker:
                 return resolved.identity
         return identity_now(self._gov, Identity(claimed.user)).identity
 
-    def _opened(self, payer: Payer) -> Charges:
-        """What an identity is charged to now, with every account open."""
+    def _opened(self, payer: Payer) -> tuple[Charges, int]:
+        """What an identity is charged to now, with every account open; and when that was."""
         gov = self._gov
         while True:
             board = board_now(gov)
@@ -162,9 +162,9 @@ class TokenBudgetTracker:
             if board.book.raises_until_us <= now_us:
                 end_raises(gov, "governance")
                 continue
-            charges = charges_now(gov, gov.policy, payer, now_us)
+            charges = charges_now(gov, gov.policy, payer, now_us, board)
             if not open_missing(gov, charges, ledger.accounts(gov.store, list(charges.accounts)), board):
-                return charges
+                return charges, now_us
 
     def _posted(
         self,
@@ -175,13 +175,14 @@ class TokenBudgetTracker:
         amounts: dict[Unit, int],
         command_id: str | None,
         digest: str,
+        now_us: int,
         *,
         epoch: int,
     ) -> UsageRecorded:
-        now_us = self._gov.clock.now_us()
         source = f"usage:{command_id or self._gov.new_id()}"
         posts = {account_id: amounts[unit] for account_id, (_, unit) in charges.accounts.items()}
-        after = ledger.post_in(connection, source, posts, now_us)
+        before = ledger.locked_in(connection, list(posts))
+        after = [replace(account, posted=account.posted + posts[account.id]) for account in before]
         used_up = [account for account in after if not account.has_room(1)]
         stopping = _stopping(used_up, charges, payer)
         # After the accounts, as everybody locks them: whoever sets a budget locks accounts, then epochs.
@@ -196,6 +197,8 @@ class TokenBudgetTracker:
         answer = canonical_json({"budgets": list(recorded.budgets), "exhausted": list(recorded.exhausted)})
         if command_id is not None and not commands.claim(connection, command_id, "usage", digest, answer, now_us):
             raise TakenError
+        for account in before:
+            ledger.post_in(connection, source, account, posts[account.id], now_us)
         append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
         for account in used_up:
             append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))

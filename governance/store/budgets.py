@@ -22,7 +22,7 @@ from governance.store.schema.ledger import budgets, raises
 # Every round is caused by somebody who opened an account of the budget in between.
 _ROUNDS_MAX: Final = 100
 _OPEN: Final = f"""SELECT a.account, a.scope_id, a.unit, a.limit_amount, coalesce(a.raised, 0) FROM accounts a
-    WHERE a.scope = :scope AND a.window_end_us > :now AND a.window_start_us <= :now AND a.limit_amount IS NOT NULL
+    WHERE a.scope = :scope AND a.window_end_us > :now AND a.limit_amount IS NOT NULL
         AND {{where}} ORDER BY {LOCK_ORDER}"""
 
 
@@ -156,12 +156,12 @@ def open_ones(store: Reader, now_us: int) -> list[OpenAccount]:
 
 def book(store: Reader) -> Book:
     """What was set and raised, as this reader sees it."""
-    set_ones = store.read("SELECT id, config FROM budgets", {})
+    set_ones = store.read("SELECT id, config FROM budgets WHERE config IS NOT NULL", {})
     lasting = store.read(
         "SELECT id, budget_id, who, cost_micros, tokens, until_us FROM raises WHERE ended_us IS NULL ORDER BY id", {}
     )
     return Book(
-        {row[0]: parse_budget(row[1]) if row[1] is not None else None for row in set_ones},
+        {row[0]: parse_budget(row[1]) for row in set_ones},
         tuple(Raise(*row) for row in lasting),
     )
 

@@ -40,13 +40,14 @@ def replace(
         if store.is_postgresql:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         before = latest_in(connection)
-        also(connection, None if before is None else str(before["hash"]))
         for table in (users, teams, orgs):
             connection.execute(delete(table))
         _add(connection, orgs, [{"id": org} for org in loaded.orgs])
         _add(connection, teams, [{"id": team, "org": org} for team, org in loaded.teams.items()])
         _add(connection, users, [{"id": user, "team": team} for user, team in loaded.users.items()])
         exclude_admissions(store, connection)
+        # Only now: in the trail, it comes after whatever went by the directory of before.
+        also(connection, None if before is None else str(before["hash"]))
         rows(
             connection,
             f"""INSERT INTO directories (epoch, hash, orgs, teams, users, loaded_us, loaded_by)

@@ -1,6 +1,6 @@
 """Reading the ledger: what people see of budgets, and what the audit recomputes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, select
 
@@ -36,38 +36,37 @@ def accounts(store: Store, account_ids: Sequence[str]) -> tuple[Account, ...]:
     return tuple(_account(row) for row in listed(store, account_ids))
 
 
-def post_in(connection: Connection, source: str, posts: Mapping[str, int], at_us: int) -> tuple[Account, ...]:
-    """Posts amounts that nobody held, in the name of `source`; the accounts after it.
+def locked_in(connection: Connection, account_ids: Sequence[str]) -> tuple[Account, ...]:
+    """`accounts`, with every row of them locked until the transaction ends."""
+    if not account_ids:
+        return ()
+    if connection.dialect.name == "postgresql":
+        names = {f"id{number}": account_id for number, account_id in enumerate(account_ids)}
+        named = ", ".join(f":{name}" for name in names)
+        rows(
+            connection,
+            f"SELECT 1 FROM accounts a WHERE a.account IN ({named}) ORDER BY {LOCK_ORDER} FOR NO KEY UPDATE OF a",
+            names,
+        )
+    query = select(totals).where(totals.c.id.in_(account_ids)).order_by(totals.c.id)
+    return tuple(_account(row) for row in connection.execute(query).mappings())
+
+
+def post_in(connection: Connection, source: str, account: Account, amount: int, at_us: int) -> None:
+    """Posts what nobody held to an account that is locked, in the name of `source`, once.
 
     On the account's first row: what that has used beyond its share is no room of the others then.
     """
-    if not posts:
-        return ()
-    lock = " FOR NO KEY UPDATE OF a" if connection.dialect.name == "postgresql" else ""
-    names = {f"id{number}": account_id for number, account_id in enumerate(posts)}
-    listed = ", ".join(f":{name}" for name in names)
-    found = rows(
+    values = {"id": account.id, "posted": amount, "source": source, "at": at_us}
+    rows(connection, "UPDATE accounts SET posted = posted + :posted WHERE id = :id", values)
+    rows(
         connection,
-        f"""SELECT a.account, a.stripe, a.stripes FROM accounts a WHERE a.account IN ({listed})
-            ORDER BY {LOCK_ORDER}{lock}""",
-        names,
+        """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
+            VALUES (:id, :source, 0, 'post', 0, :posted, :at)""",
+        values,
     )
-    for account_id, stripe, stripes in found:
-        if stripe:
-            continue
-        values = {"id": account_id, "posted": posts[account_id], "source": source, "at": at_us}
-        rows(connection, "UPDATE accounts SET posted = posted + :posted WHERE id = :id", values)
-        rows(
-            connection,
-            """INSERT INTO entries (account_id, action_id, attempt, kind, held_delta, posted_delta, at_us)
-                VALUES (:id, :source, 0, 'post', 0, :posted, :at)""",
-            values,
-        )
-        if stripes > 1:
-            level_in(connection, account_id)
-    return tuple(
-        _account(row) for row in connection.execute(select(totals).where(totals.c.id.in_(list(posts)))).mappings()
-    )
+    if account.stripes > 1:
+        level_in(connection, account.id)
 
 
 def _account(row: RowMapping) -> Account:

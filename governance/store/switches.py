@@ -30,12 +30,13 @@ _COLUMNS: Final = {
 
 
 def board(store: Store) -> Board:
-    """Every engaged switch, every budget that was set or raised, and the epoch, as one statement saw them."""
+    """Every engaged switch, every budget that is set or raised, and the epoch, as one statement saw them."""
     found = store.read(
         f"""SELECT 'epoch' AS kind, NULL AS id, NULL, NULL, NULL, NULL, {EPOCH} AS first, {LOADED} AS second, 0 AS third
             UNION ALL SELECT 'switch', id, scope, scope_id, mode, reason, grace_us, engaged_us, 0
                 FROM switches WHERE released_us IS NULL
-            UNION ALL SELECT 'budget', id, config, NULL, NULL, NULL, 0, 0, 0 FROM budgets
+            UNION ALL SELECT 'budget', id, config, NULL, NULL, NULL, 0, 0, 0
+                FROM budgets WHERE config IS NOT NULL
             UNION ALL SELECT 'raise', id, budget_id, who, NULL, NULL, cost_micros, tokens, until_us
                 FROM raises WHERE ended_us IS NULL""",
         {},
@@ -49,7 +50,7 @@ def board(store: Store) -> Board:
         directory_epoch=int(by_kind["epoch"][0][6]),
         engaged=tuple(sorted(engaged, key=lambda switch: (switch.engaged_us, switch.id))),
         book=Book(
-            budgets={row[0]: parse_budget(row[1]) if row[1] is not None else None for row in by_kind["budget"]},
+            budgets={row[0]: parse_budget(row[1]) for row in by_kind["budget"]},
             raises=tuple(
                 Raise(row[0], row[1], row[2], *map(int, row[5:]))
                 for row in sorted(by_kind["raise"], key=lambda row: str(row[0]))

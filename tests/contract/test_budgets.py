@@ -253,7 +253,12 @@ def test_a_budget_that_is_set_counts_at_once_and_before_the_policys(desk: Desk) 
     budgets.set_budget(desk.gov, "org-week", None, by=ANN, reason="over")
     assert isinstance(ask(desk, tokens=6), Admitted)
     assert accounts(desk)["org-week:weekly:org=acme cost_micros"][0] == 30_000
+    # Once nothing is set, the policy's budget counts again.
+    assert ask(desk, org="acme", cost_micros=10_001).rule == "budget:org-week"
     assert isinstance(ask(desk, org="acme", cost_micros=10_000), Admitted)
+    assert budgets.find_budget(desk.gov, "org-week").set_by is None
+    with pytest.raises(NotFound):
+        budgets.find_budget(desk.gov, "streams")
     assert len(told(desk, "budget.set")) == 2
     assert audit.verify(desk.gov).problems == ()
 

@@ -163,7 +163,7 @@ def test_what_runs_on_after_the_grace_is_given_up(desk: Desk, idempotent: bool, 
 
 def test_a_pause_of_one_session_is_not_escaped_by_its_turn(desk: Desk) -> None:
     made = desk.submit()
-    session = desk.gov.sessions["default"].id
+    session = desk.gov.sessions["default"].session.id
     pause = switches.engage(desk.gov, Scope.SESSION, session, mode=Mode.PAUSE, reason="wait", by=ANN).switch
     pass_s(desk, HOUR_S + 60)
     done = rotate(desk.gov, "test")
@@ -178,7 +178,7 @@ def test_a_pause_of_one_session_is_not_escaped_by_its_turn(desk: Desk) -> None:
 
 def test_what_a_late_process_writes_into_a_closed_session_is_carried_too(desk: Desk, database_url: str) -> None:
     desk.finish(desk.admitted(desk.submit()))
-    session = desk.gov.sessions["default"]
+    session = desk.gov.sessions["default"].session
     pass_s(desk, HOUR_S + 60)
     assert rotate(desk.gov, "test").closed == [session.id]
     behind = Desk(make_governance(database_url, clock=ManualClock(session.window.end_us - 1)))
@@ -236,7 +236,7 @@ def test_two_rotations_at_once_do_everything_once(desk: Desk, database_url: str)
 def test_an_early_turn_brings_the_new_policy_and_no_fresh_budget(desk: Desk, database_url: str) -> None:
     desk.finish(desk.admitted(desk.submit(stream="small", cost_micros=60_000)))
     parked = desk.submit(stream="small", risk=Risk.HIGH)
-    old = desk.gov.sessions["small"].id
+    old = desk.gov.sessions["small"].session.id
     pass_s(desk, 60)
     newer = make_governance(database_url, policy=POLICY.replace("timeout: 15m", "timeout: 20m"), clock=desk.gov.clock)
     Desk(newer).submit(stream="small")
@@ -250,7 +250,7 @@ def test_an_early_turn_brings_the_new_policy_and_no_fresh_budget(desk: Desk, dat
     # This process still remembers the old session; its admissions are in the new one.
     run = desk.admitted(desk.submit(stream="small"))
     assert run.ref.session_id == turned.id
-    assert desk.gov.sessions["small"].id == turned.id
+    assert desk.gov.sessions["small"].session.id == turned.id
     decide.approve(desk.gov, parked.action_id, by=ANN, reason="fine")
     assert isinstance(desk.arrive(parked), Parked), "it was approved under the policy before"
     desk.finish(run)
@@ -284,7 +284,7 @@ def test_who_may_turn_what(desk: Desk) -> None:
 def test_eight_racing_workers_admit_nothing_into_a_session_that_was_turned(database_url: str, tmp_path: Path) -> None:
     desk = Desk(make_governance(database_url, clock=SystemClock()))
     made = [desk.submit(cost_micros=1, tokens=0) for _ in range(400)]
-    old = desk.gov.sessions["default"].id
+    old = desk.gov.sessions["default"].session.id
     messages = " ".join([str(tmp_path), *(f"default/{one.action_id}" for one in made)])
     begun = "SELECT count(*) FROM events WHERE kind = 'action.admitted'"
     with ThreadPoolExecutor(1) as thread:
@@ -307,7 +307,7 @@ def test_eight_racing_workers_admit_nothing_into_a_session_that_was_turned(datab
 def test_an_admission_that_did_not_see_the_closing_is_decided_anew(desk: Desk) -> None:
     """A process that was suspended between its decision and its write."""
     made = desk.submit()
-    session = desk.gov.sessions["default"]
+    session = desk.gov.sessions["default"].session
     board = switches.board_now(desk.gov)
     pass_s(desk, HOUR_S + 60)
     assert rotate(desk.gov, "test").closed == [session.id]
@@ -322,7 +322,7 @@ def test_an_admission_that_did_not_see_the_closing_is_decided_anew(desk: Desk) -
         epoch=board.epoch,
     )
     assert not apply(desk.gov.store, stale)
-    carried = replace(stale, expected=replace(stale.expected, session_id=desk.gov.sessions["default"].id))
+    carried = replace(stale, expected=replace(stale.expected, session_id=desk.gov.sessions["default"].session.id))
     assert not apply(desk.gov.store, carried), "the epoch alone refuses it"
     assert line(desk, desk.admitted(made).ref.session_id).state == "open"
     in_order(desk)

@@ -1,9 +1,11 @@
 """An account in several rows is one account: held, posted, read, recovered and pruned as one, to its last cent."""
 
 import json
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -15,7 +17,7 @@ from governance.operations import audit, metrics, recover, reports, rotation
 from governance.operations.answers import Admitted, Denied
 from governance.operations.finish import Settled, give_back
 from governance.store import accounts, alerts, checkpoints, ledger
-from governance.store.engine import rows
+from governance.store.engine import Store, rows
 from tests.support import books
 from tests.support.governed import ANN, LEASE, Desk, make_governance
 from tests.support.pruned import later, left, prune, sessions
@@ -24,6 +26,10 @@ from tests.support.racer import race
 RACERS = 8
 STRIPES = 16
 LIMIT = 100_000
+# What is left for many clients at once, and what they ask for.
+LAST = 4000
+CLIENTS = 50
+SIZES = (1, 7, 60, 500)
 
 
 def session(desk: Desk) -> str:
@@ -251,4 +257,36 @@ def test_holds_closings_and_moving_shares_race_to_the_last_cent(racing: Desk, da
         assert isinstance(ask(racing, room + 1), Denied)
         take(racing, room)
     racing.finish(kept)
+    assert_sound(racing)
+
+
+def test_fifty_clients_spend_the_last_cent_of_sixteen_stripes(racing: Desk, database_url: str) -> None:
+    """Holds of mixed sizes, none given back: whoever is refused asks for less, and only the last cent ends it.
+
+    What is left only falls, so a refusal of what would still fit at the end was a false one.
+    """
+    take(racing, LIMIT - LAST)
+    stores = [Store(database_url) for _ in range(CLIENTS)]
+
+    def client(number: int) -> tuple[int, int]:
+        """How much it got, and the least that it was refused."""
+        gov = replace(racing.gov, store=stores[number], sessions={}, boards=[], charges={}, payers={})
+        desk, rng = Desk(gov), random.Random(number)
+        sizes, got, least = list(SIZES), 0, LIMIT
+        while sizes:
+            size = rng.choice(sizes)
+            if isinstance(ask(desk, size), Admitted):
+                got += size
+                continue
+            least = min(least, size)
+            sizes = [smaller for smaller in sizes if smaller < size]
+        return got, least
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        found = list(pool.map(client, range(CLIENTS)))
+    for store in stores:
+        store.close()
+    assert sum(got for got, _ in found) == LAST
+    assert {least for _, least in found} == {1}
+    assert racing.account("cost_micros", "striped") == {"limit": LIMIT, "posted": 0, "held": LIMIT}
     assert_sound(racing)

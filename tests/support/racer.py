@@ -5,6 +5,7 @@ import multiprocessing.queues
 import multiprocessing.synchronize
 import queue
 import random
+import signal
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from governance.errors import StateConflict
 from governance.operations import decide, switches
 from governance.operations.answers import Admitted, Denied
 from governance.operations.escalate import escalate_overdue
+from tests.support import spenders
 from tests.support.forks import FORKS
 from tests.support.governed import ANN, Desk, make_governance, submission
 
@@ -227,6 +229,7 @@ JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
     for job in (
         *(spend, take, charge, churn, same_messages, same_commands, decisions),
         *(deliver, exhaust, engage, escalations, last_moment, votes),
+        *(spenders.record, spenders.straddle, spenders.call_models, spenders.die_calling, spenders.use_up),
     )
 }
 
@@ -259,6 +262,20 @@ def race(url: str, job: str, argument: str, racers: int) -> Counter[str]:
         answers.close()
         answers.join_thread()
     return seen
+
+
+def killed(url: str, job: str, argument: str) -> None:
+    """Runs `job` in a process of its own, as the first racer, and sees it killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.support.racer"])
+    # Kept until it ends: they are gone with the last name for them here.
+    barrier, answers = context.Barrier(1), context.Queue()
+    process = context.Process(target=_racer, args=(url, job, argument, 0, barrier, answers), daemon=True)
+    process.start()
+    process.join(timeout=60)
+    assert process.exitcode == -signal.SIGKILL, process.exitcode
+    answers.close()
+    process.close()
 
 
 def _racer(

@@ -1,0 +1,125 @@
+"""What racers do to the budgets of an identity: use them outside of actions, straddle a midnight, call models, stop."""
+
+import os
+import random
+import signal
+import tempfile
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from governance.core.ledger import Usage
+from governance.middleware.allowance import Allowance, SetAside
+from governance.middleware.call import Call
+from governance.middleware.spool import Spool
+from governance.operations.admit import Arrival
+from governance.operations.answers import Admitted, Cancelled, Denied
+from governance.operations.finish import Finish, Settled, Succeeded, finish
+from governance.operations.top_up import NoRoom
+from governance.operations.tracker import TokenBudgetTracker
+from governance.policy_file import canonical, parse_policy
+from tests.support.clocks import TickingClock
+from tests.support.governed import Desk
+
+#: What is held, and used, at a time.
+EACH = 10
+
+
+def record(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Uses ann's budgets in and outside of actions, each usage told by two racers, given as times:from:step:policies.
+
+    The time goes by the looks at the clock. Every other pair has the second of the two policy files.
+    """
+    times, start_us, step_us, *paths = argument.split(":")
+    number = int(desk.lease.worker_id.removeprefix("racer-"))
+    text = Path(paths[number // 2 % 2]).read_text(encoding="utf-8")
+    clock = TickingClock(int(start_us), int(step_us))
+    gov = replace(desk.gov, clock=clock, policy=parse_policy(text), policy_source=canonical(text))
+    desk, tracker = Desk(gov, desk.lease), TokenBudgetTracker(gov)
+    seen: Counter[str] = Counter()
+    for turn in range(int(times)):
+        seen[type(tracker.check_budget(user="ann", tokens=1)).__name__] += 1
+        recorded = tracker.record_usage(user="ann", tokens=1 + turn % 3, command_id=f"{number // 2}-{turn}")
+        seen["repeated" if recorded.repeated else "recorded"] += 1
+        seen["tokens"] += 0 if recorded.repeated else 1 + turn % 3
+        admission = desk.arrive(desk.submit(user="ann", cost_micros=0, tokens=1))
+        assert isinstance(admission, Admitted), admission
+        desk.finish(admission, usage=Usage(0, 1))
+        seen["tokens"] += 1
+    return seen
+
+
+def straddle(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Holds for each org before and after an instant, and closes all of it then, given as from:step:until:orgs."""
+    start_us, step_us, until_us, *orgs = argument.split(":")
+    clock = TickingClock(int(start_us), int(step_us))
+    desk = Desk(replace(desk.gov, clock=clock), desk.lease)
+    seen: Counter[str] = Counter()
+    runs = []
+    while clock.at_us < int(until_us):
+        rng.shuffle(orgs)
+        for org in orgs:
+            admission = desk.arrive(desk.submit(org=org, cost_micros=0, tokens=EACH))
+            if isinstance(admission, Admitted):
+                runs.append(admission)
+                seen[org] += 1
+    for run in runs:
+        desk.finish(run, usage=Usage(0, EACH))
+    return seen
+
+
+def call_models(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Calls models in actions of each org, each call as large as it may be, given as times:orgs."""
+    times, *orgs = argument.split(":")
+    seen: Counter[str] = Counter()
+    for _ in range(int(times)):
+        rng.shuffle(orgs)
+        for org in orgs:
+            call = _calling(desk, org)
+            allowance = Allowance(call)
+            for _ in range(3):
+                allowed = allowance.set_aside(EACH, EACH)
+                if isinstance(allowed, SetAside):
+                    allowance.use((EACH, EACH), (EACH, EACH))
+                    seen[f"{org} called"] += 1
+                    continue
+                assert isinstance(allowed, NoRoom), allowed
+                assert allowed.account.left < allowed.wanted, "a false refusal"
+                seen[f"{org} refused"] += 1
+            run = call.running()
+            usage, now_us = call.reported.usage(), desk.gov.clock.now_us()
+            ending = Finish(run.ref, run.holds, Succeeded("null"), usage, "test", now_us, call.topped_up)
+            assert isinstance(finish(desk.gov, ending), Settled)
+    return seen
+
+
+def die_calling(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Is killed while it calls a model, in an action of an org, with three calls' worth held."""
+    allowance = Allowance(_calling(desk, argument))
+    for _ in range(3):
+        assert isinstance(allowance.set_aside(EACH, EACH), SetAside)
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("it is dead")
+
+
+def use_up(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Uses up the budgets of teams, given as times:teams, each action all that it holds."""
+    times, *teams = argument.split(":")
+    seen: Counter[str] = Counter()
+    for _ in range(int(times)):
+        rng.shuffle(teams)
+        for team in teams:
+            admission = desk.arrive(desk.submit(team=team, cost_micros=0, tokens=EACH))
+            if isinstance(admission, Admitted):
+                desk.finish(admission, usage=Usage(0, EACH))
+            else:
+                assert isinstance(admission, Cancelled | Denied), admission
+            seen[f"{team} {type(admission).__name__}"] += 1
+    return seen
+
+
+def _calling(desk: Desk, org: str) -> Call:
+    """An action of an org that holds nothing yet, in its worker."""
+    run = desk.admitted(desk.submit(org=org, cost_micros=0, tokens=0))
+    arrival = Arrival(run.ref.id, run.action.stream, run.action.digest, {}, redelivered=False)
+    return Call(desk.gov, Spool(Path(tempfile.gettempdir())), arrival, desk.lease, admission=run)
