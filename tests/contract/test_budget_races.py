@@ -7,8 +7,9 @@ import pytest
 
 from governance.clock import SystemClock
 from governance.core.instants import SECOND_US
+from governance.core.switches import Scope
 from governance.core.windows import Period
-from governance.operations import audit, budgets
+from governance.operations import audit, budgets, switches
 from governance.operations.reconcile import reconcile
 from tests.support.governed import ANN, Desk, make_governance
 from tests.support.racer import RACERS, race
@@ -66,5 +67,20 @@ def test_a_raise_in_the_middle_is_spent_exactly_as_well(racing: Desk, database_u
         seen = running.result()
     for org in orgs:
         assert seen[f"{org} admitted"] == (LIMIT + 100) // EACH
+    assert reconcile(racing.gov).findings == ()
+    assert audit.verify(racing.gov).problems == ()
+
+
+def test_usage_outside_of_actions_stops_once_in_the_middle_of_the_race(racing: Desk, database_url: str) -> None:
+    config = {"identity": {"team": "strict"}, "period": "unlimited", "max_tokens": 60, "on_exhausted": "stop"}
+    budgets.set_budget(racing.gov, "strict", config, by=ANN, reason="race")
+    seen = race(database_url, "use", "strict:10", RACERS)
+    assert seen["Admitted"] + seen["Cancelled"] + seen["Denied"] == RACERS * 10
+    assert seen["exhausted"] > 0
+    (switch,) = switches.board_now(racing.gov).engaged
+    assert (switch.scope, switch.scope_id) == (Scope.TEAM, "strict")
+    found = racing.gov.store.read("SELECT posted, held FROM accounts WHERE scope = 'budget'", {})
+    # What is recorded counts even when it is more than was left; actions never take what is not there.
+    assert [tuple(row) for row in found] == [(RACERS * 10 + seen["Admitted"], 0)]
     assert reconcile(racing.gov).findings == ()
     assert audit.verify(racing.gov).problems == ()
