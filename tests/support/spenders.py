@@ -103,18 +103,21 @@ def die_calling(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
 
 
 def use_up(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
-    """Uses up the budgets of teams, given as times:teams, each action all that it holds."""
-    times, *teams = argument.split(":")
+    """Uses up the budgets of teams, given as teams, each action all that it holds, until each team is stopped."""
+    teams = argument.split(":")
     seen: Counter[str] = Counter()
-    for _ in range(int(times)):
-        rng.shuffle(teams)
-        for team in teams:
-            admission = desk.arrive(desk.submit(team=team, cost_micros=0, tokens=EACH))
-            if isinstance(admission, Admitted):
+    while teams:
+        team = rng.choice(teams)
+        admission = desk.arrive(desk.submit(team=team, cost_micros=0, tokens=EACH))
+        seen[f"{team} {type(admission).__name__}"] += 1
+        match admission:
+            case Admitted():
                 desk.finish(admission, usage=Usage(0, EACH))
-            else:
-                assert isinstance(admission, Cancelled | Denied), admission
-            seen[f"{team} {type(admission).__name__}"] += 1
+            case Cancelled():
+                teams.remove(team)
+            case _:
+                # Somebody else holds the last of it.
+                assert isinstance(admission, Denied), admission
     return seen
 
 
