@@ -52,7 +52,7 @@ def test_every_hold_is_of_the_window_in_which_it_was_taken(
         for name, limit in (("tight", LIMIT), ("roomy", ROOMY)):
             config = {"identity": {"org": name}, "period": period, "timezone": "Europe/Berlin", "max_tokens": limit}
             budgets.set_budget(desk.gov, f"{name}-{period}", config, by=ANN, reason="race")
-    span_us = 100 * STEP_US
+    span_us = 40 * STEP_US
     seen = race(database_url, "straddle", f"{turn_us - span_us}:{STEP_US}:{turn_us + span_us}:tight:roomy", RACERS)
     assert seen["tight"] == 2 * LIMIT // EACH
     found = desk.gov.store.read(
