@@ -20,7 +20,6 @@ from governance.errors import StateConflict
 from governance.operations import decide, switches
 from governance.operations.answers import Admitted, Denied
 from governance.operations.escalate import escalate_overdue
-from governance.operations.tracker import TokenBudgetTracker
 from tests.support import spenders
 from tests.support.forks import FORKS
 from tests.support.governed import ANN, Desk, make_governance, submission
@@ -161,20 +160,6 @@ def exhaust(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     return seen
 
 
-def use(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
-    """Records usage of a team outside of actions, and asks for actions of it in between."""
-    team, times = argument.split(":")
-    tracker = TokenBudgetTracker(desk.gov)
-    seen: Counter[str] = Counter()
-    for _ in range(int(times)):
-        seen["exhausted"] += bool(tracker.record_usage(team=team, tokens=1).exhausted)
-        admission = desk.arrive(desk.submit(team=team, tokens=1, cost_micros=0))
-        seen[type(admission).__name__] += 1
-        if isinstance(admission, Admitted):
-            desk.finish(admission, usage=Usage(0, 1))
-    return seen
-
-
 def engage(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     """Every racer engages a switch for each of the same streams."""
     seen: Counter[str] = Counter()
@@ -243,8 +228,15 @@ JOBS: dict[str, Callable[[Desk, str, random.Random], Counter[str]]] = {
     job.__name__: job
     for job in (
         *(spend, take, charge, churn, same_messages, same_commands, decisions),
-        *(deliver, exhaust, use, engage, escalations, last_moment, votes),
-        *(spenders.record, spenders.straddle, spenders.call_models, spenders.die_calling, spenders.use_up),
+        *(deliver, exhaust, engage, escalations, last_moment, votes),
+        *(
+            spenders.record,
+            spenders.use,
+            spenders.straddle,
+            spenders.call_models,
+            spenders.die_calling,
+            spenders.use_up,
+        ),
     )
 }
 

@@ -49,6 +49,20 @@ def record(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     return seen
 
 
+def use(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
+    """Records usage of a team outside of actions, and asks for actions of it in between."""
+    team, times = argument.split(":")
+    tracker = TokenBudgetTracker(desk.gov)
+    seen: Counter[str] = Counter()
+    for _ in range(int(times)):
+        seen["exhausted"] += bool(tracker.record_usage(team=team, tokens=1).exhausted)
+        admission = desk.arrive(desk.submit(team=team, tokens=1, cost_micros=0))
+        seen[type(admission).__name__] += 1
+        if isinstance(admission, Admitted):
+            desk.finish(admission, usage=Usage(0, 1))
+    return seen
+
+
 def straddle(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
     """Holds for each org before and after an instant, and closes all of it then, given as from:step:until:orgs."""
     start_us, step_us, until_us, *orgs = argument.split(":")
