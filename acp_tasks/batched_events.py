@@ -21,6 +21,8 @@ from celery.utils.time import utcoffset
 log = structlog.get_logger(__name__)
 
 _BATCH_S: Final = 0.05
+# Nobody waits for telemetry, least of all a process that ends.
+_PATIENCE: Final = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 
 
 class BatchedEvents(bootsteps.StartStopStep):
@@ -55,7 +57,8 @@ class BatchedEvents(bootsteps.StartStopStep):
 class SentEvents:
     """The `event_dispatcher` of an app's calls: keeps what Celery says of a published message, and sends it soon.
 
-    An event that the broker does not take is lost, as Celery's own is: it is telemetry.
+    An event that the broker does not take is lost, as Celery's own is, and so may be the last ones of a process that is
+    killed: it is telemetry.
     """
 
     def __init__(self, app: Celery) -> None:
@@ -80,7 +83,11 @@ class SentEvents:
         if is_first:
             timer = threading.Timer(_BATCH_S, self.flush)
             timer.daemon = True
-            timer.start()
+            try:
+                timer.start()
+            except RuntimeError:
+                # No thread is to be had: here and now, then. The message itself is out, so nothing is raised.
+                self.flush()
 
     def flush(self) -> None:
         """Sends what waits."""
@@ -99,6 +106,8 @@ class SentEvents:
                     serializer=dispatcher.serializer,
                     headers=dispatcher.headers,
                     delivery_mode=dispatcher.delivery_mode,
+                    retry=True,
+                    retry_policy=_PATIENCE,
                 )
         except Exception as problem:
             log.warning("events not sent", events=len(batch), problem=repr(problem))
@@ -107,6 +116,8 @@ class SentEvents:
         """In a new process: what waits is sent by the one that it was forked from."""
         self._lock = threading.Lock()
         self._waiting = []
+        # Its names are the parent's.
+        self.__dict__.pop("_dispatcher", None)
 
 
 _of_this_process: WeakSet[SentEvents] = WeakSet()

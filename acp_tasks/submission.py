@@ -14,6 +14,7 @@ from acp_tasks.message import arguments_json, digest, pack
 from acp_tasks.signature import signed
 from acp_tasks.terms import Asked, resource_of, take_asked
 from governance.core.actions import Submission
+from governance.core.digest import storable
 from governance.core.instants import SECOND_US
 from governance.errors import GovernanceError, InvalidOption
 from governance.operations.admit import Arrival
@@ -87,6 +88,8 @@ def said_by(task: "GovernedTask", header: Mapping[str, Any], arrival: Arrival) -
     except GovernanceError:
         return None
     if not isinstance(command_id, str) or not isinstance(correlation_id, str):
+        return None
+    if storable(correlation_id) != correlation_id:
         return None
     terms = task.terms
     return Submission(

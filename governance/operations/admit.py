@@ -88,6 +88,8 @@ def admit(gov: Governance, arrival: Arrival, lease: Lease) -> Admission:
             admitted, said = _foreseen(gov, arrival, said, force, charges, seen, lease, now_us), None
             if admitted is not None:
                 return admitted
+            # It may have waited for a lock.
+            continue
         gathered = actions.gather(gov.store, arrival.action_id, [*account_ids(force.session.id), *charges.accounts])
         if gathered is None:
             return NotSubmitted()
@@ -134,6 +136,10 @@ def _foreseen(
 ) -> Admission | None:
     """Admitted by what the message says, if the row says the same; None: only a reading can tell."""
     if board is None or board.epoch != force.epoch or board.book.raises_until_us <= now_us:
+        return None
+    if (said.action_id, said.digest) != (arrival.action_id, arrival.digest) or arrival.forged is not None:
+        return None
+    if arrival.resource not in (None, said.resource):
         return None
     gathered = foreseen(gov, said, force, charges, board)
     if gathered is None:

@@ -11,7 +11,7 @@ from governance.core.actions import State, Submission
 from governance.core.board import Board
 from governance.core.budgets import Charges
 from governance.core.changes import ActionRef
-from governance.core.ledger import Account, estimate
+from governance.core.ledger import Account
 from governance.core.sessions import account_ids
 from governance.operations.context import Governance
 from governance.operations.directory import identity_at
@@ -30,10 +30,6 @@ def foreseen(gov: Governance, said: Submission, force: InForce, charges: Charges
     ids = [*account_ids(force.session.id), *charges.accounts]
     accounts = tuple(gov.accounts[id_] for id_ in ids if id_ in gov.accounts)
     if len(accounts) < len(ids):
-        return None
-    amounts = estimate(said.cost_micros, said.tokens)
-    if any(account.stripes > 1 and not amounts[account.unit] for account in accounts):
-        # For nothing there is room in a stripe that is just full, also where its account is overdrawn.
         return None
     resolved = identity_at(gov, said.claimed, board.directory_epoch)
     if resolved is None:

@@ -38,6 +38,8 @@ _STRIPE = """stripe_{n} AS MATERIALIZED (SELECT a.account, CAST(:w_amount_{n} AS
     FROM fitting, accounts a WHERE a.account = :w_id_{n}
         AND (a.limit_amount IS NULL OR a.posted + a.held + :w_amount_{n} <= a.limit_amount) {which}
     LIMIT 1)"""
+_TOTAL = """(SELECT count(limit_amount) = 0 OR sum(limit_amount) - sum(posted + held) >= :w_amount_{n}
+    FROM accounts WHERE account = :w_id_{n})"""
 # Every connection begins at a stripe of its own.
 _FREE = "ORDER BY (a.stripe + pg_backend_pid()) % a.stripes FOR NO KEY UPDATE OF a SKIP LOCKED"
 _AWAITED = "AND a.stripe >= pg_backend_pid() % a.stripes ORDER BY a.stripe FOR NO KEY UPDATE OF a"
@@ -211,7 +213,9 @@ def _wide_sql(
         )
     if striped:
         # Nothing that is waited for comes after a stripe: it is taken only once everything else is locked and fits.
-        parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(passed)})")
+        # A stripe may have room where its account has none; whoever has read the account knows.
+        fits = [*passed, *(_TOTAL.format(n=number) for number in range(striped if recorded else 0))]
+        parts.append(f"fitting AS MATERIALIZED (SELECT 1 AS yes WHERE {' AND '.join(fits)})")
         # One account after the other, and not as an array: for that, PostgreSQL would plan anew at every execution.
         parts += [_STRIPE.format(n=number, which=_AWAITED if awaited else _FREE) for number in range(striped)]
         found = " UNION ALL ".join(

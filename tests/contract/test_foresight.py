@@ -1,18 +1,24 @@
 """What a message says of its action saves the read before the write, and decides nothing that the row does not say."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from acp_tasks.submission import said_by
+from acp_tasks.terms import Terms
 from governance.core.actions import Submission
+from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.core.switches import Mode, Scope
 from governance.operations import audit, decide, relay, switches
+from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted, Cancelled, Denied, Dropped, Parked
 from governance.operations.finish import AskedToRetry
+from tests.contract.test_stripes import ask, locked, shares, take
 from tests.support import books
-from tests.support.governed import ANN, Desk
+from tests.support.governed import ANN, Desk, make_governance
 
 
 @pytest.fixture
@@ -155,3 +161,53 @@ def test_an_action_of_the_session_before_is_carried_into_the_one_in_force(warm: 
     warm.finish(run)
     books.assert_agree(warm.gov)
     assert audit.verify(warm.gov).problems == ()
+
+
+def test_an_overdrawn_account_has_no_room_in_a_stripe_that_another_process_remembers(desk: Desk) -> None:
+    if not desk.gov.store.is_postgresql:
+        pytest.skip("SQLite keeps every account in one row")
+    desk.finish(take(desk, 10), usage=Usage(10, 1))
+    other = Desk(make_governance(desk.gov.store.url.render_as_string(hide_password=False), clock=desk.gov.clock))
+    try:
+        other.finish(take(other, 10), usage=Usage(10, 1))
+        with locked(desk, but=3):
+            large = take(desk, 3000)
+        with locked(desk, but=7):
+            wild = take(desk, 10)
+        desk.finish(wild, usage=Usage(98_000, 1))
+        desk.finish(large, usage=Usage(2000, 1))
+        assert sum(used for _, used in shares(desk)) > 100_000
+        assert any(used + 300 <= (share or 0) for share, used in shares(desk))
+        assert isinstance(ask(other, 300), Denied)
+        assert isinstance(ask(other, 0), Denied)
+    finally:
+        other.gov.store.close()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"correlation_id": "a\0b"},
+        {"correlation_id": "\ud800"},
+        {"correlation_id": 5},
+        {"command_id": None},
+        {"cost_usd": "much"},
+        {"tokens": -1},
+        {"user": ["u1"]},
+    ],
+    ids=str,
+)
+def test_a_header_that_makes_no_sense_says_nothing(odd: dict[str, Any]) -> None:
+    terms = Terms(Risk.LOW, 0, 0, idempotent=True, resource=None, stream="default", model=None)
+    task: Any = SimpleNamespace(name="case.reply", terms=terms)
+    arrival = Arrival("a1", "default", "digest-1", {}, redelivered=False)
+    header = {"command_id": "c1", "correlation_id": "a1", "user": "u1"}
+    assert said_by(task, header, arrival) is not None
+    assert said_by(task, {**header, **odd}, arrival) is None
+
+
+def test_what_would_run_is_what_was_submitted(warm: Desk) -> None:
+    """Whatever is said: the arguments that arrived are not those of the row."""
+    made = warm.submit()
+    told = warm.arrive(made, digest="digest-2", said=replace(made, message=""))
+    assert isinstance(told, Dropped)
