@@ -82,7 +82,13 @@ def test_a_run_waits_as_a_row_and_goes_on_with_what_was_decided(shop: Shop, mode
     eventually(lambda: len(parked(shop, "mixed")) == 2, "both calls wait for a person")
     shop.until(run.id, "deferred")
     eventually(lambda: actions(shop, "mixed")["t.add"] == ["succeeded"] * 2, "the third call has ended")
-    eventually(lambda: shop.state(run.id) == "deferred", "the run waits")
+
+    def waits_for_both() -> bool:
+        # The end of the third call has woken it once more: only then nothing of it is on its way.
+        state, why = shop.gov.store.read("SELECT state, reason FROM actions WHERE id = :id", {"id": run.id})[0]
+        return state == "deferred" and set(why.removeprefix("waits for ").split(", ")) == set(parked(shop, "mixed"))
+
+    eventually(waits_for_both, "the run waits for the two that people decide")
     why, held = shop.gov.store.read("SELECT reason, lease_worker FROM actions WHERE id = :id", {"id": run.id})[0]
     assert (why.startswith("waits for "), held) == (True, None)
     assert shop.gov.store.read("SELECT sum(held) FROM accounts", {})[0][0] == 0
