@@ -55,24 +55,16 @@ def make_submission(
     if parts.gov.signing is not None:
         header = signed(parts.gov.signing, task.name, arguments_digest, header, options)
     options["headers"] = {**(options.get("headers") or {}), "acp": header}
-    return Submission(
+    return _submission(
+        task,
+        asked,
         action_id=action_id,
         command_id=command_id,
-        name=task.name,
         digest=arguments_digest,
         message=pack(task.name, text, options),
         stream=stream,
-        risk=terms.risk,
-        idempotent=terms.idempotent,
         correlation_id=correlation_id,
-        agent_id=asked.agent_id,
-        user=asked.user,
-        team=asked.team,
-        org=asked.org,
         resource=resource_of(task.name, terms.resource, arguments),
-        model=asked.model or terms.model,
-        cost_micros=terms.cost_micros if asked.cost_micros is None else asked.cost_micros,
-        tokens=terms.tokens if asked.tokens is None else asked.tokens,
         arguments=arguments,
         not_before_us=instant(task.app, options.get("eta") or options.get("countdown"), now_us),
         expires_us=instant(task.app, options.get("expires") or task.expires, now_us),
@@ -91,26 +83,35 @@ def said_by(task: "GovernedTask", header: Mapping[str, Any], arrival: Arrival) -
         return None
     if storable(correlation_id) != correlation_id:
         return None
-    terms = task.terms
-    return Submission(
+    return _submission(
+        task,
+        asked,
         action_id=arrival.action_id,
         command_id=command_id,
-        name=task.name,
         digest=arrival.digest,
         message="",
         stream=arrival.stream,
+        correlation_id=correlation_id,
+        resource=arrival.resource,
+        arguments=arrival.arguments,
+    )
+
+
+def _submission(task: "GovernedTask", asked: Asked, **said: Any) -> Submission:
+    """What the call asks for, and what the task declares where it does not."""
+    terms = task.terms
+    return Submission(
+        name=task.name,
         risk=terms.risk,
         idempotent=terms.idempotent,
-        correlation_id=correlation_id,
         agent_id=asked.agent_id,
         user=asked.user,
         team=asked.team,
         org=asked.org,
-        resource=arrival.resource,
         model=asked.model or terms.model,
         cost_micros=terms.cost_micros if asked.cost_micros is None else asked.cost_micros,
         tokens=terms.tokens if asked.tokens is None else asked.tokens,
-        arguments=arrival.arguments,
+        **said,
     )
 
 

@@ -78,7 +78,7 @@ class Governance:
     # a message, by what its header says, turned out to have.
     charges: dict[tuple[int, str, Payer], Charges] = field(default_factory=dict)
     payers: dict[Payer, Payer] = field(default_factory=dict)
-    # How accounts stood when an admission last read them.
+    # How accounts stood when an admission last read them, at whatever epoch: a write asks them again.
     accounts: dict[str, Account] = field(default_factory=dict)
     #: With it, nothing runs that was not signed by one of its keys.
     signing: Keyring | None = None
