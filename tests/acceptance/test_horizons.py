@@ -1,6 +1,7 @@
 """An hour, lived through faster than the world: by `acp run`, and by the example's agent."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -44,8 +45,9 @@ def test_an_hour_in_8_seconds_proves_its_cycles_sessions_checkpoints_and_books(t
     assert ran.returncode == 0, ran.stdout + ran.stderr
     lived: dict[str, Any] = json.loads(ran.stdout)
     assert (lived["ok"], lived["problems"], lived["cycles"]) == (True, [], HOUR.cycles)
-    # The fleet's clock starts anywhere in an hour, so an hour of it touches two.
-    assert lived["sessions"] in (1, 2)
+    # The fleet's clock starts anywhere in an hour, and goes on while a slow machine takes longer than that hour.
+    hours = math.ceil(lived["duration_s"] * lived["compress"] / 3600)
+    assert 1 <= lived["sessions"] <= hours + 1
     assert lived["checkpoints"] >= HOUR.cycles // HOUR.checkpoint_every
     assert lived["audit"]["ok"] is True
     # Each cycle is an action that succeeds, and asks for cases that are answered, parked or denied.
