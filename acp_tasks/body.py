@@ -1,12 +1,11 @@
 """Running the body of an admitted attempt, and reading from what it did how the attempt ends."""
 
-import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from celery.backends.base import BaseKeyValueStoreBackend
 from celery.exceptions import Ignore, Reject, Retry
 
 from acp_tasks import bootstrap, offspring
@@ -14,6 +13,7 @@ from acp_tasks.header import header_of
 from acp_tasks.message import arguments_json, digest, pack, result_json
 from acp_tasks.run import Run, Waiting, find_run, running
 from acp_tasks.signature import signed
+from acp_tasks.starts import starts
 from acp_tasks.submission import instant
 from governance.core.digest import storable
 from governance.core.instants import SECOND_US
@@ -39,7 +39,8 @@ def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: 
             if run.is_halted():
                 # It was stopped on the way here: nothing has begun that could be in doubt.
                 return _stopped(run, None, in_doubt=False)
-            value = body()
+            with _shown(task):
+                value = body()
         if run.told and run.is_halted():
             return _stopped(run, None, in_doubt=False)
         if run.retry is not None:
@@ -81,17 +82,13 @@ def _failed(task: "GovernedTask", call: Call, run: Run, error: Exception) -> Ran
 
 
 def _announce_start(task: "GovernedTask", call: Call) -> None:
-    request = task.request
-    if request.called_directly or request.is_eager or request.id is None:
+    if not _has_message(task) or call.running().action.published_us == call.running().action.created_us:
         return
     try:
-        if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
-            _store_started(task.backend, request)
-        if call.running().action.published_us != call.running().action.created_us:
-            # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a
-            # retry is seen.
-            task.send_event("task-retried")
-            task.send_event("task-started")
+        # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a retry
+        # is seen.
+        task.send_event("task-retried")
+        task.send_event("task-started")
     except call.interrupts:
         raise
     except Exception as problem:
@@ -99,19 +96,17 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
         log.warning("start not announced", problem=repr(problem))
 
 
-def _store_started(backend: Any, request: Any) -> None:
-    """Celery reads first, so that a message that came late hides no outcome; of an admitted attempt there is none."""
-    started = {"pid": os.getpid(), "hostname": request.hostname}
-    # Any: its types do not know what it is made of.
-    key_value: Any = BaseKeyValueStoreBackend
-    if not isinstance(backend, key_value):
-        backend.store_result(request.id, started, "STARTED", request=request)
-        return
-    meta = backend._get_result_meta(result=started, state="STARTED", traceback=None, request=request)
-    meta["task_id"] = request.id
-    backend._ensure_retryable(
-        backend._set_with_state, backend.get_key_for_task(request.id), backend.encode(meta), "STARTED"
-    )
+def _shown(task: "GovernedTask") -> AbstractContextManager[None]:
+    """Around a body: shows it as STARTED to whoever looks at its result."""
+    request = task.request
+    if _has_message(task) and task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
+        return starts.told(task, request)
+    return nullcontext()
+
+
+def _has_message(task: "GovernedTask") -> bool:
+    request = task.request
+    return not (request.called_directly or request.is_eager or request.id is None)
 
 
 def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:

@@ -9,6 +9,7 @@ from celery.exceptions import Ignore, Reject
 
 from acp_tasks.message import result_of
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, options_of, publish, redelivered
+from acp_tasks.results import settled
 from acp_tasks.waking import wake, wake_if_due
 from governance.core.actions import State
 from governance.core.instants import iso
@@ -42,6 +43,7 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     """Returns or raises what Celery understands."""
     match outcome:
         case Returned(value):
+            settled(task.request)
             return value
         case Failed(error):
             raise error

@@ -17,6 +17,7 @@ from acp_tasks.heart import start_heart, stop_heart
 from acp_tasks.pulse import start_pulse
 from acp_tasks.readiness import look_before_traffic
 from acp_tasks.request import children_at_work
+from acp_tasks.results import register_results
 from acp_tasks.waking import register_wake
 from governance.errors import GovernanceError, SchemaMismatch, StoreUnavailable
 from governance.operations import database
@@ -34,6 +35,7 @@ def install(app: Celery) -> None:
     _installed.add(app)
     app.steps["worker"].add(RequireGoverned)
     app.steps["consumer"].add(BatchedEvents)
+    register_results(app)
     register_jobs(app)
     register_drills(app)
     register_wake(app)
