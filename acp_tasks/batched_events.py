@@ -20,7 +20,7 @@ from celery.utils.time import utcoffset
 
 log = structlog.get_logger(__name__)
 
-_BATCH_S: Final = 0.05
+_BATCH_S: Final = 0.1
 # Nobody waits for telemetry, least of all a process that ends.
 _PATIENCE: Final = {"max_retries": 1, "interval_start": 0, "interval_max": 0.2}
 
