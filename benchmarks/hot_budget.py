@@ -221,7 +221,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--stripes", type=int, default=16, help="rows that the budget's account is kept in")
-    parser.add_argument("--holds", type=int, default=5000, help="how many are asked for; 80 % of them fit")
+    parser.add_argument("--holds", type=int, default=5000, help="how many are asked for; 80 %% of them fit")
     parser.add_argument("--processes", type=int, default=2, help="processes that the clients are threads of")
     return parser.parse_args()
 
