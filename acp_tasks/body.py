@@ -1,7 +1,6 @@
 """Running the body of an admitted attempt, and reading from what it did how the attempt ends."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +38,7 @@ def run_body(task: "GovernedTask", call: Call, header: Mapping[str, Any], body: 
             if run.is_halted():
                 # It was stopped on the way here: nothing has begun that could be in doubt.
                 return _stopped(run, None, in_doubt=False)
-            with _shown(task):
-                value = body()
+            value = body()
         if run.told and run.is_halted():
             return _stopped(run, None, in_doubt=False)
         if run.retry is not None:
@@ -82,7 +80,12 @@ def _failed(task: "GovernedTask", call: Call, run: Run, error: Exception) -> Ran
 
 
 def _announce_start(task: "GovernedTask", call: Call) -> None:
-    if not _has_message(task) or call.running().action.published_us == call.running().action.created_us:
+    request = task.request
+    if request.called_directly or request.is_eager or request.id != call.arrival.action_id:
+        return
+    if task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
+        starts.begin(task, request)
+    if call.running().action.published_us == call.running().action.created_us:
         return
     try:
         # Published again since: it may have been parked or deferred, and for Flower that outranks STARTED until a retry
@@ -94,19 +97,6 @@ def _announce_start(task: "GovernedTask", call: Call) -> None:
     except Exception as problem:
         # Telemetry may be lost; the attempt is admitted.
         log.warning("start not announced", problem=repr(problem))
-
-
-def _shown(task: "GovernedTask") -> AbstractContextManager[None]:
-    """Around a body: shows it as STARTED to whoever looks at its result."""
-    request = task.request
-    if _has_message(task) and task.app.conf.task_track_started and not request.ignore_result and not task.ignore_result:
-        return starts.told(task, request)
-    return nullcontext()
-
-
-def _has_message(task: "GovernedTask") -> bool:
-    request = task.request
-    return not (request.called_directly or request.is_eager or request.id is None)
 
 
 def _asked_to_retry(task: "GovernedTask", call: Call, run: Run, error: Retry) -> AskedToRetry:

@@ -42,8 +42,9 @@ _STORE_AWAY_DELAY_S = 5.0
 def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     """Returns or raises what Celery understands."""
     match outcome:
-        case Returned(value):
-            settled(task.request)
+        case Returned(value, recorded=recorded):
+            if recorded:
+                settled(task.request, call.arrival.action_id)
             return value
         case Failed(error):
             raise error

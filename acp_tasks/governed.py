@@ -14,29 +14,28 @@ from uuid import NAMESPACE_OID, uuid5
 
 import structlog
 from celery import Celery, Task, current_task
-from celery.exceptions import SoftTimeLimitExceeded
 from celery.result import AsyncResult
 
 from acp_tasks import bootstrap
+from acp_tasks.arrival import call_of
 from acp_tasks.batched_events import SentEvents, sent_events
 from acp_tasks.body import run_body
 from acp_tasks.conclusion import conclude, echo, told_again
 from acp_tasks.header import asked_of, header_of, surrounding_header
 from acp_tasks.heart import keep_alive
 from acp_tasks.install import install
-from acp_tasks.message import arguments_json, digest
 from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
 from acp_tasks.signature import check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
-from acp_tasks.submission import make_submission, said_by, wait_s
+from acp_tasks.starts import starts
+from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
-from governance.core.budgets import Payer
 from governance.errors import ActionCancelled, ActionDenied, InvalidOption, ResourceTemplateInvalid, StoreUnavailable
 from governance.faults import point
 from governance.middleware import DEFAULT, compose
 from governance.middleware.call import Call, Outcome, Retrying, StoppedShort, StoreAway
-from governance.operations.admit import Arrival, ended
+from governance.operations.admit import ended
 from governance.operations.answers import Dropped, NotSubmitted
 from governance.operations.clearing import withdraw
 from governance.operations.relay import Outgoing, keep_echo, not_published
@@ -206,10 +205,10 @@ class GovernedTask(Task[Any, Any]):
     def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         proof = examined(self)
         header = header_of(request)
-        call = self._call(action_id, header, args, kwargs, redelivered=redelivered(request))
+        call = call_of(self, action_id, header, args, kwargs, redelivered=redelivered(request))
         if proof is not None:
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
-        outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
+        outcome = self._delivered(call, header, args, kwargs)
         if isinstance(outcome, NotSubmitted):
             flaw = None if proof is None else flaw_of_new(proof, header, call.arrival.digest)
             if flaw is not None:
@@ -228,7 +227,7 @@ class GovernedTask(Task[Any, Any]):
                 return conclude(self, call, StoreAway(str(problem)))
             if submitted.action_id != action_id:
                 return echo(self, call, Outgoing(action_id, submission.message), submitted.action_id)
-            outcome = self._deliver(call, header, lambda: self.run(*args, **kwargs))
+            outcome = self._delivered(call, header, args, kwargs)
         return conclude(self, call, outcome)
 
     def _direct(
@@ -250,7 +249,7 @@ class GovernedTask(Task[Any, Any]):
                 why = f"action {submitted.action_id} has the same command_id and has not ended"
                 raise ActionDenied(action_id, "direct-call", why, None, [])
         header = options["headers"]["acp"]
-        call = self._call(action_id, header, args, kwargs, redelivered=False, can_wait=False)
+        call = call_of(self, action_id, header, args, kwargs, redelivered=False, can_wait=False)
         match self._deliver(call, header, body):
             case StoreAway(problem):
                 raise StoreUnavailable(parts.gov.store.masked_url, problem)
@@ -264,39 +263,24 @@ class GovernedTask(Task[Any, Any]):
             case outcome:
                 return conclude(self, call, outcome)
 
-    def _call(
-        self,
-        action_id: str,
-        header: Mapping[str, Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        redelivered: bool,
-        can_wait: bool = True,
-    ) -> Call:
-        parts = bootstrap.parts()
-        text = arguments_json(self.name, args, kwargs, parts.settings.arguments_bytes_max)
-        named = self.named(args, kwargs)
-        stream = header.get("stream") or self.terms.stream
-        arrival = Arrival(
-            action_id=action_id,
-            stream=stream,
-            digest=digest(self.name, text),
-            arguments=named,
-            redelivered=redelivered,
-            can_wait=can_wait,
-            # Of what arrived: a retry or an approver may have put other arguments in place of the recorded ones.
-            resource=self.resource_of(named),
-            payer=_payer(header, stream),
-        )
-        if can_wait and not redelivered and not self.request.retries:
-            arrival = replace(arrival, said=said_by(self, header, arrival))
-        return Call(parts.gov, parts.spool, arrival, bootstrap.lease(), interrupts=(SoftTimeLimitExceeded,))
+    def _delivered(
+        self, call: Call, header: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Outcome:
+        try:
+            return self._deliver(call, header, lambda: self.run(*args, **kwargs))
+        finally:
+            # Its end is on record: whatever limit it had is past.
+            starts.over(call.arrival.action_id, call.interrupts)
 
     def _deliver(self, call: Call, header: Mapping[str, Any], body: Callable[[], Any]) -> Outcome:
         attributes = {"acp.action.id": call.arrival.action_id, "acp.action.name": self.name}
         with span("acp.action", kind="consumer", parent=header.get("trace"), attributes=attributes):
             return compose(DEFAULT, call, lambda: run_body(self, call, header, body))
+
+    def update_state(self, task_id: str | None = None, *rest: Any, **state: Any) -> None:
+        """Celery's own; what a body says of itself is not overwritten by its start, which is told a little later."""
+        starts.over(task_id or self.request.id or "")
+        super().update_state(task_id, *rest, **state)
 
     def resource_of(self, named: dict[str, Any]) -> str | None:
         """What arguments touch that an approver put in place, perhaps without knowing this task."""
@@ -314,12 +298,6 @@ class GovernedTask(Task[Any, Any]):
             return dict(self.signature_of_run.bind_partial(*args, **kwargs).arguments)
         except TypeError:
             return kwargs
-
-
-def _payer(header: Mapping[str, Any], stream: str) -> Payer:
-    """Whom the action is probably charged to, by what its message says."""
-    said = {name: value for name, value in header.items() if isinstance(value, str)}
-    return Payer(said.get("user"), said.get("team"), said.get("org"), said.get("agent_id"), stream)
 
 
 def _signature_of(task: type[GovernedTask]) -> inspect.Signature:

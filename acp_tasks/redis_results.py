@@ -6,7 +6,7 @@ unsubscribes when the last reference to it is gone: a fifth of what a producer d
 
 from typing import Any, Final
 
-from celery.backends import redis
+from celery.backends import asynchronous, redis
 from celery.states import SUCCESS
 
 from acp_tasks.results import is_settled, write
@@ -15,6 +15,8 @@ from acp_tasks.results import is_settled, write
 _REDIS: Final[Any] = redis.RedisBackend
 _SENTINEL: Final[Any] = redis.SentinelBackend
 _CONSUMER: Final[Any] = vars(redis)["ResultConsumer"]
+_WAITING: Final[Any] = vars(asynchronous)["_waiting_on"]
+_PAGE: Final = 1000
 
 
 class LateSubscriber(_CONSUMER):  # type: ignore[misc]
@@ -22,6 +24,7 @@ class LateSubscriber(_CONSUMER):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # Changed by several threads, one id at a time.
         self._unread: set[str] = set()
 
     def on_after_fork(self) -> None:
@@ -34,21 +37,44 @@ class LateSubscriber(_CONSUMER):  # type: ignore[misc]
         super().consume_from(task_id)
         self._unread.add(task_id)
 
+    def cancel_for(self, task_id: str) -> None:
+        """As Celery's, where there is something to cancel: most results are dropped without ever being waited for."""
+        self._unread.discard(task_id)
+        if self._get_key_for_task(task_id) in self.subscribed_to:
+            super().cancel_for(task_id)
+
     def on_wait_for_pending(self, result: Any, **kwargs: Any) -> None:
         """As Celery's, which reads what `result` is made of."""
         super().on_wait_for_pending(result, **kwargs)
-        self._unread.difference_update([node.id for node in getattr(result, "results", None) or (result,)])
+        for node in getattr(result, "results", None) or (result,):
+            self._unread.discard(node.id)
 
     def drain_events(self, timeout: float | None = None) -> None:
         """As Celery's, after what was said before this process listened: for a `then()` nobody has read it."""
-        if self._unread:
-            unread, self._unread = self._unread, set()
-            # When the connection is lost, connecting anew reads everything that is subscribed to.
-            with self.reconnect_on_error():
-                for kept in self.backend.mget([self.backend.get_key_for_task(task_id) for task_id in unread]):
-                    if kept is not None:
-                        self.on_state_change(self.backend.decode_result(kept), None)
+        while unread := self._some_unread():
+            try:
+                # When the connection is lost, connecting anew reads everything that is subscribed to.
+                with self.reconnect_on_error():
+                    kept = self.backend.mget([self.backend.get_key_for_task(task_id) for task_id in unread])
+                    for task_id, value in zip(list(unread), kept, strict=True):
+                        unread.remove(task_id)
+                        # Whoever waited for it may have read it meanwhile.
+                        if value is not None and _WAITING(self._pending_results, task_id):
+                            self.on_state_change(self.backend.decode_result(value), None)
+            finally:
+                # A callback has raised: the others are told next time.
+                self._unread.update(unread)
         super().drain_events(timeout)
+
+    def _some_unread(self) -> list[str]:
+        """A page of them, taken out."""
+        taken: list[str] = []
+        while len(taken) < _PAGE:
+            try:
+                taken.append(self._unread.pop())
+            except KeyError:
+                break
+        return taken
 
 
 class _Governed:
@@ -60,17 +86,16 @@ class _Governed:
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        if state == SUCCESS and is_settled(request):
+        if state == SUCCESS and is_settled(request, task_id):
             return write(self, task_id, result, state, request)
         # Any: Celery's class comes after this one.
         celerys: Any = super()
         return celerys._store_result(task_id, result, state, traceback, request, **kwargs)
 
     def _set(self: Any, key: Any, value: Any, expires: int | None = None) -> None:
-        # Celery's is a transaction. Whoever hears of a value before it can be read has heard the value.
-        expires = self.expires if expires is None else expires
-        with self.client.pipeline(transaction=False) as pipe:
-            pipe.set(key, value, ex=expires or None)
+        # As Celery's, by a call that is not deprecated: the warning of each costs more than the call.
+        with self.client.pipeline() as pipe:
+            pipe.set(key, value, ex=(self.expires if expires is None else expires) or None)
             pipe.publish(key, value)
             pipe.execute()
 

@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from celery import Celery
 from celery.backends.base import BaseKeyValueStoreBackend
-from celery.states import STARTED
+from celery.exceptions import BackendStoreError
+from celery.states import PENDING, RECEIVED, RETRY, STARTED
 
 # Any: its types do not know what it is made of.
 _KEY_VALUE: Final[Any] = BaseKeyValueStoreBackend
+# What an action was before its attempt began. Anything else a body has said of itself, or is an outcome.
+_BEFORE_A_START: Final = frozenset((PENDING, RECEIVED, RETRY, STARTED, "AWAITING_APPROVAL", "DEFERRED"))
 
 
 def register_results(app: Celery) -> None:
@@ -21,27 +24,31 @@ def register_results(app: Celery) -> None:
     loader.override_backends = {"redis": redis, "rediss": redis, "sentinel": sentinel, **loader.override_backends}
 
 
-def settled(request: Any) -> None:
-    """What Celery is about to write for `request` is on record as the end of its action, the only one it has."""
-    request.acp_settled = True
+def settled(request: Any, action_id: str) -> None:
+    """What Celery is about to write for `request` is on record as the end of this action, the only one it has."""
+    request.acp_settled = action_id
 
 
-def is_settled(request: Any) -> bool:
-    """Whether it is."""
-    return getattr(request, "acp_settled", False)
+def is_settled(request: Any, task_id: str) -> bool:
+    """Whether that was said, of this very task: a body that calls its own task directly shares its request."""
+    return getattr(request, "acp_settled", None) == task_id
 
 
 def store_started(backend: Any, request: Any, meta: dict[str, Any]) -> None:
-    """STARTED of an attempt that is admitted and runs: there is no outcome that it could hide."""
-    if isinstance(backend, _KEY_VALUE):
-        backend._ensure_retryable(write, backend, request.id, meta, STARTED, request)
-    else:
+    """STARTED, over nothing that a body has said: this process may have stood still for any length of time."""
+    if not isinstance(backend, _KEY_VALUE):
         backend.store_result(request.id, meta, STARTED, request=request)
+    elif backend._get_task_meta_for(request.id)["status"] in _BEFORE_A_START:
+        write(backend, request.id, meta, STARTED, request)
 
 
 def write(backend: Any, task_id: str, result: Any, state: str, request: Any) -> Any:
     """What `BaseKeyValueStoreBackend._store_result` does after it has read."""
     meta = backend._get_result_meta(result=result, state=state, traceback=None, request=request)
     meta["task_id"] = task_id
-    backend._set_with_state(backend.get_key_for_task(task_id), backend.encode(meta), state)
+    try:
+        backend._set_with_state(backend.get_key_for_task(task_id), backend.encode(meta), state)
+    except BackendStoreError as problem:
+        named: Any = BackendStoreError
+        raise named(str(problem), state=state, task_id=task_id) from problem
     return result

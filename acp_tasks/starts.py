@@ -7,8 +7,7 @@ could look. Events tell of every start at once.
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import structlog
@@ -22,33 +21,11 @@ log = structlog.get_logger(__name__)
 SHORT_S: Final = 0.05
 
 
-class _Started:
-    """One body that runs."""
-
-    def __init__(self, task: "Task[Any, Any]", request: Any) -> None:
-        self.since_s = time.monotonic()
-        self._task = task
-        self._request = request
-        self._over = False
-        self._writing = threading.Lock()
-
-    def tell(self) -> None:
-        with self._writing:
-            if self._over:
-                return
-            try:
-                # Asked for here: a backend need not be for several threads.
-                meta = {"pid": os.getpid(), "hostname": self._request.hostname}
-                store_started(self._task.backend, self._request, meta)
-            except Exception as problem:
-                # Telemetry may be lost; the attempt is admitted.
-                log.warning("start not announced", problem=repr(problem))
-
-    def end(self) -> None:
-        """STARTED is written or never will be: its outcome may be written now."""
-        self._over = True
-        with self._writing:
-            pass
+@dataclass(frozen=True, slots=True)
+class _Body:
+    task: "Task[Any, Any]"
+    request: Any
+    since_s: float = field(default_factory=time.monotonic)
 
 
 class Starts:
@@ -59,51 +36,70 @@ class Starts:
 
     def forget(self) -> None:
         """In a new process: the bodies, and the thread, are those of the one it was forked from."""
-        self._lock = threading.Lock()
-        self._untold: set[_Started] = set()
+        self._changed = threading.Condition(threading.Lock())
+        self._untold: dict[str, _Body] = {}
+        self._telling: str | None = None
         self._some = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @contextmanager
-    def told(self, task: "Task[Any, Any]", request: Any) -> Iterator[None]:
-        """Around a body."""
-        started = _Started(task, request)
-        with self._lock:
-            self._untold.add(started)
-            if not self._some.is_set():
-                self._some.set()
-            alone = self._thread is None and not self._start_thread()
-        if alone:
-            started.tell()
-        try:
-            yield
-        finally:
-            started.end()
-            with self._lock:
-                self._untold.discard(started)
+    def begin(self, task: "Task[Any, Any]", request: Any) -> None:
+        """A body of `task` begins."""
+        with self._changed:
+            self._untold[request.id] = _Body(task, request)
+            self._some.set()
+            if self._thread is None:
+                self._start_thread()
 
-    def _start_thread(self) -> bool:
+    def over(self, action_id: str, passing: tuple[type[Exception], ...] = ()) -> None:
+        """What is written of it next stands: STARTED is written by now, or never will be. `passing` do not end it."""
+        while True:
+            try:
+                with self._changed:
+                    self._untold.pop(action_id, None)
+                    self._changed.wait_for(lambda: self._telling != action_id)
+                return
+            except passing:
+                continue
+
+    def _start_thread(self) -> None:
         thread = threading.Thread(target=self._run, name="acp-starts", daemon=True)
         try:
             thread.start()
-        except RuntimeError:
-            # None is to be had: here and now, then.
-            return False
-        self._thread = thread
-        return True
+        except RuntimeError as problem:
+            log.warning("starts not announced", problem=str(problem))
+        else:
+            self._thread = thread
 
     def _run(self) -> None:
         while True:
             self._some.wait()
             time.sleep(SHORT_S)
-            before_s = time.monotonic() - SHORT_S
-            with self._lock:
-                due = [started for started in self._untold if started.since_s <= before_s]
-                self._untold.difference_update(due)
-                if not self._untold:
-                    self._some.clear()
-            for started in due:
-                started.tell()
+            while (body := self._next()) is not None:
+                self._tell(body)
+
+    def _next(self) -> _Body | None:
+        """One that has run for long enough."""
+        before_s = time.monotonic() - SHORT_S
+        with self._changed:
+            due = next((body for body in self._untold.values() if body.since_s <= before_s), None)
+            if due is not None:
+                self._telling = due.request.id
+                del self._untold[due.request.id]
+            elif not self._untold:
+                self._some.clear()
+        return due
+
+    def _tell(self, body: _Body) -> None:
+        try:
+            # Asked for here: a backend need not be for several threads.
+            store_started(body.task.backend, body.request, {"pid": os.getpid(), "hostname": body.request.hostname})
+        except Exception as problem:
+            # Telemetry may be lost; the attempt is admitted.
+            log.warning("start not announced", problem=repr(problem))
+        finally:
+            with self._changed:
+                self._telling = None
+                self._changed.notify_all()
 
 
 starts: Final = Starts()

@@ -67,10 +67,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """The body returned: `value` for the caller, `ending` for the record."""
+    """The body returned: `value` for the caller, `ending` for the record, which has it unless the store is away."""
 
     value: object
     ending: Succeeded
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True)

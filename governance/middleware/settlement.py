@@ -60,7 +60,7 @@ def settled(call: Call, proceed: Callable[[], Outcome]) -> Outcome:
     if isinstance(finished, FencedFinish):
         log.warning("fenced", attempt=running.ref.attempt)
         return Fenced()
-    return outcome
+    return replace(outcome, recorded=True) if isinstance(outcome, Returned) and finished is not None else outcome
 
 
 def _said(ending: Finish) -> dict[str, str | int | None]:

@@ -140,7 +140,7 @@ def test_a_body_runs_once_and_its_end_is_kept_when_the_store_goes_away(
     monkeypatch.setattr("governance.middleware.settlement._ATTEMPTS", 2)
     outcome = compose(DEFAULT, call, body)
     monkeypatch.undo()
-    assert isinstance(outcome, Returned)
+    assert outcome == Returned("value", Succeeded('"value"'), recorded=False)
     assert ran == [1]
     assert desk.state(made) == "running"
     assert spool.drain(desk.gov) == 1
@@ -235,7 +235,8 @@ def test_an_end_that_finds_neither_store_nor_disk_is_written_as_soon_as_one_of_t
     monkeypatch.setattr("governance.middleware.settlement.finish", away)
     monkeypatch.setattr("os.fsync", full)
     monkeypatch.setattr("governance.middleware.insistence.time.sleep", pause)
-    assert isinstance(compose(DEFAULT, call, lambda: Returned(1, Succeeded("1"))), Returned)
+    told = compose(DEFAULT, call, lambda: Returned(1, Succeeded("1")))
+    assert told == Returned(1, Succeeded("1"), recorded=back == "store")
     monkeypatch.undo()
     assert len(waited) == 2
     assert spool.drain(desk.gov) == (back == "disk")

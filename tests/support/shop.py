@@ -178,6 +178,15 @@ def waits(folder: str) -> int:
     return run.attempt
 
 
+@app.task(name="t.says_progress", bind=True, risk="low", idempotent=True)
+def says_progress(self: Any, folder: str) -> int:
+    """Says of itself how far it is, and waits for a file."""
+    self.update_state(state="PROGRESS", meta={"done": 1})
+    while not (Path(folder) / "go").exists():
+        time.sleep(0.05)
+    return 2
+
+
 @app.task(name="t.hangs", risk="low", idempotent=True, time_limit=2)
 def hangs() -> None:
     time.sleep(60)

@@ -1,14 +1,20 @@
 """What the result backend is asked and told of an action, on a real one; and STARTED by itself, without a fleet."""
 
+import gc
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import redis
 from celery import Celery, group
 from celery.app.task import Context
+from celery.exceptions import SoftTimeLimitExceeded
 
+from acp_tasks.results import settled
 from acp_tasks.starts import Starts
 from tests.support.fleet import Shop, eventually
 
@@ -50,15 +56,27 @@ def test_a_short_action_is_told_of_once_and_nothing_is_asked(shop: Shop) -> None
     assert made.get(timeout=20) == 3
 
 
-def test_a_body_that_takes_time_is_shown_as_started(shop: Shop) -> None:
+def test_a_body_that_takes_time_is_shown_as_started(shop: Shop, tmp_path: Path) -> None:
     with Watch(shop) as watch:
-        made = shop.tasks.waits.delay(str(shop.folder))
+        made = shop.tasks.waits.delay(str(tmp_path))
         eventually(lambda: made.state == "STARTED", "it is shown")
         assert made.info.keys() == {"pid", "hostname"}
-        (shop.folder / "go").touch()
+        (tmp_path / "go").touch()
         assert made.get(timeout=20) == 1
         assert watch.commands(made.id).count("SET") == 2
     assert made.state == "SUCCESS"
+
+
+def test_what_a_body_says_of_itself_is_not_replaced_by_its_start(shop: Shop, tmp_path: Path) -> None:
+    made = shop.tasks.says_progress.delay(str(tmp_path))
+    eventually(lambda: made.state == "PROGRESS", "it is shown")
+    # Longer than any start waits to be told.
+    later = shop.tasks.waits.delay(str(tmp_path))
+    eventually(lambda: later.state == "STARTED", "a later one is shown")
+    assert (made.state, made.info) == ("PROGRESS", {"done": 1})
+    (tmp_path / "go").touch()
+    assert made.get(timeout=20) == 2
+    assert later.get(timeout=20) == 1
 
 
 def test_a_callback_hears_of_what_ended_before_it_was_given(shop: Shop) -> None:
@@ -120,10 +138,11 @@ def backend() -> Iterator[Backend]:
 
 def test_only_a_body_that_goes_on_is_told_of(backend: Backend) -> None:
     starts = Starts()
-    with starts.told(backend.task, request("short")):
-        pass
-    with starts.told(backend.task, request("long")):
-        eventually(lambda: backend.state("long") == "STARTED", "it is told of")
+    starts.begin(backend.task, request("short"))
+    starts.over("short")
+    starts.begin(backend.task, request("long"))
+    eventually(lambda: backend.state("long") == "STARTED", "it is told of")
+    starts.over("long")
     assert backend.state("short") == "PENDING"
 
 
@@ -133,8 +152,9 @@ def test_an_outcome_waits_until_started_is_written(backend: Backend) -> None:
     ended = threading.Event()
 
     def body() -> None:
-        with starts.told(backend.task, request("a")):
-            backend.writing.wait(20)
+        starts.begin(backend.task, request("a"))
+        backend.writing.wait(20)
+        starts.over("a")
         backend.written.append("outcome")
         ended.set()
 
@@ -146,33 +166,151 @@ def test_an_outcome_waits_until_started_is_written(backend: Backend) -> None:
     assert backend.written == ["STARTED", "outcome"]
 
 
-def test_without_a_thread_it_is_told_of_at_once(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_time_limit_does_not_end_the_wait_for_it(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    starts = Starts()
+    wait_for, struck = threading.Condition.wait_for, [SoftTimeLimitExceeded(), SoftTimeLimitExceeded()]
+
+    def interrupted(condition: threading.Condition, *rest: Any) -> Any:
+        if struck:
+            raise struck.pop()
+        return wait_for(condition, *rest)
+
+    monkeypatch.setattr(threading.Condition, "wait_for", interrupted)
+    with pytest.raises(SoftTimeLimitExceeded):
+        starts.over("a")
+    starts.over("a", (SoftTimeLimitExceeded,))
+    assert not struck
+
+
+@pytest.mark.parametrize("there", ["PROGRESS", "FAILURE", "SUCCESS"])
+def test_it_hides_nothing_that_was_said_meanwhile(backend: Backend, there: str) -> None:
+    """As after a machine has stood still in the middle of a body."""
+    backend.task.backend.store_result(f"still-{there}", None, there)
+    starts = Starts()
+    starts.begin(backend.task, request(f"still-{there}"))
+    starts.begin(backend.task, request(f"beside-{there}"))
+    eventually(lambda: backend.state(f"beside-{there}") == "STARTED", "both were looked at")
+    assert backend.state(f"still-{there}") == there
+
+
+def test_it_is_told_of_the_next_attempt(backend: Backend) -> None:
+    backend.task.backend.store_result("again", None, "RETRY")
+    starts = Starts()
+    starts.begin(backend.task, request("again"))
+    eventually(lambda: backend.state("again") == "STARTED", "it is told of")
+
+
+def test_without_a_thread_the_body_runs_all_the_same(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     starts = Starts()
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    with starts.told(backend.task, request("alone")):
-        assert backend.state("alone") == "STARTED"
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        starts.begin(backend.task, request("alone"))
+        starts.over("alone")
+    starts.begin(backend.task, request("later"))
+    eventually(lambda: backend.state("later") == "STARTED", "a thread was to be had")
+    assert backend.state("alone") == "PENDING"
 
 
-def test_a_backend_that_is_away_stops_no_body(backend: Backend) -> None:
+def test_a_backend_that_is_away_keeps_no_body(backend: Backend) -> None:
     tried = threading.Event()
 
     def away(*_: object) -> None:
         tried.set()
         raise ConnectionError("away")
 
+    starts = Starts()
     backend.task.backend._set_with_state = away
-    with Starts().told(backend.task, request("away")):
-        assert tried.wait(20)
+    starts.begin(backend.task, request("away"))
+    assert tried.wait(20)
+    starts.over("away")
     assert backend.state("away") == "PENDING"
 
 
 def test_a_child_tells_of_no_body_of_its_parent(backend: Backend) -> None:
     starts = Starts()
-    with starts.told(backend.task, request("parent")):
-        starts.forget()
-        with starts.told(backend.task, request("child")):
-            eventually(lambda: backend.state("child") == "STARTED", "it is told of")
+    starts.begin(backend.task, request("parent"))
+    starts.forget()
+    starts.begin(backend.task, request("child"))
+    eventually(lambda: backend.state("child") == "STARTED", "it is told of")
     assert backend.written == ["STARTED"]
+
+
+class Waiter:
+    """A process that waits for results on a real server, without a fleet: they are written by hand."""
+
+    def __init__(self, broker_address: str) -> None:
+        app: Any = Celery("waiter", broker="memory://", backend=broker_address, task_cls="acp_tasks:GovernedTask")
+        app.conf.result_backend_thread_safe = True
+
+        @app.task(name="waits", governed=False, shared=False)
+        def waits() -> None:
+            """Never runs."""
+
+        app.finalize()
+        self.app = app
+        self.backend = app.backend
+        self.consumer = app.backend.result_consumer
+
+    def wrote(self, value: int) -> Any:
+        """The result of an action that has ended."""
+        task_id = str(uuid4())
+        self.backend.store_result(task_id, value, "SUCCESS")
+        return self.app.AsyncResult(task_id)
+
+
+def test_a_callback_that_raises_costs_the_others_nothing(broker_address: str) -> None:
+    waiter = Waiter(broker_address)
+    heard: list[int] = []
+
+    def hear(result: Any) -> None:
+        heard.append(result.result)
+        raise ValueError("not now")
+
+    results = [waiter.wrote(number) for number in range(5)]
+    for result in results:
+        result.then(hear)
+    for _ in results:
+        with pytest.raises(ValueError, match="not now"):
+            waiter.consumer.drain_events(timeout=0.01)
+    assert sorted(heard) == [0, 1, 2, 3, 4]
+
+
+def test_what_nobody_waits_for_is_not_kept(broker_address: str) -> None:
+    waiter = Waiter(broker_address)
+    for number in range(50):
+        waiter.wrote(number).then(lambda _: None, weak=True)
+    gc.collect()
+    assert waiter.consumer._unread == set()
+    assert waiter.consumer.subscribed_to == set()
+
+
+def test_threads_wait_each_for_its_own(broker_address: str) -> None:
+    waiter = Waiter(broker_address)
+    ids = [str(uuid4()) for _ in range(60)]
+
+    def get(number: int) -> int:
+        if number % 3 == 0:
+            waiter.wrote(number).then(lambda _: None)
+        return int(waiter.app.AsyncResult(ids[number]).get(timeout=20))
+
+    with ThreadPoolExecutor(10) as pool:
+        waiting = [pool.submit(get, number) for number in range(60)]
+        for number, task_id in enumerate(ids):
+            waiter.backend.store_result(task_id, number, "SUCCESS")
+        assert [one.result() for one in waiting] == list(range(60))
+
+
+def test_only_the_action_that_is_on_record_is_written_without_reading(broker_address: str) -> None:
+    waiter = Waiter(broker_address)
+    first = waiter.wrote(1)
+    of_another = Context(id=first.id, called_directly=False)
+    settled(of_another, "another")
+    waiter.backend.store_result(first.id, 2, "SUCCESS", request=of_another)
+    assert waiter.app.AsyncResult(first.id).get(timeout=20) == 1
+    settled(of_another, first.id)
+    waiter.backend.store_result(first.id, 2, "SUCCESS", request=of_another)
+    waiter.backend._cache.clear()
+    assert waiter.app.AsyncResult(first.id).get(timeout=20) == 2
