@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from celery import Celery
 
+from acp_tasks.arrival import call_of
 from acp_tasks.edit import edit
 from acp_tasks.message import pack
 from acp_tasks.publish import deliver
@@ -41,7 +42,7 @@ def test_an_app_without_the_task_leaves_the_resource_to_the_worker(shop: Shop) -
     assert header == {"stream": "small"}
 
     def touched(header: dict[str, object], *args: str) -> str | None:
-        call = shop.tasks.ask._call("some-id", header, args, {}, redelivered=False)
+        call = call_of(shop.tasks.ask, "some-id", header, args, {}, redelivered=False)
         resource: str | None = call.arrival.resource
         return resource
 
@@ -54,7 +55,7 @@ def test_a_typed_value_has_the_digest_that_the_worker_computes(shop: Shop) -> No
     message = pack("t.ask", '[["c1"],{}]', {})
     given = '{"number": {"__type__": "datetime", "__value__": "2027-01-15T00:00:00Z"}}'
     edited = edit(shop.tasks.app, message, None, given, bytes_max=BYTES_MAX)
-    call = shop.tasks.ask._call("some-id", {}, ("c1",), {"number": when}, redelivered=False)
+    call = call_of(shop.tasks.ask, "some-id", {}, ("c1",), {"number": when}, redelivered=False)
     assert call.arrival.digest == edited.arguments.digest
 
 
