@@ -20,6 +20,7 @@ from governance.core.alerts import Thresholds
 from governance.core.policy import Policy
 from governance.core.signing import Keyring
 from governance.middleware.spool import Spool
+from governance.operations import database
 from governance.operations.context import Governance, Limits
 from governance.policy_file import canonical, packaged_policy, parse_policy, read_policy
 from governance.store.engine import Store
@@ -73,6 +74,19 @@ def assemble(settings: Settings) -> Parts:
         ),
     )
     return Parts(settings, gov, spool)
+
+
+def check_schema() -> None:
+    """Once in a process, before it writes what a database of another release would take for something else.
+
+    Raises SchemaMismatch, StoreUnavailable, and then again next time.
+    """
+    _check_schema(governance().store.masked_url)
+
+
+@lru_cache(maxsize=1)
+def _check_schema(_url: str) -> None:
+    database.check(governance())
 
 
 def thresholds(settings: Settings) -> Thresholds:

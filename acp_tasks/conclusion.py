@@ -41,10 +41,18 @@ _STORE_AWAY_DELAY_S = 5.0
 
 def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     """Returns or raises what Celery understands."""
+    if isinstance(outcome, Returned):
+        if outcome.recorded:
+            settled(task.request, call.arrival.action_id)
+        return outcome.value
+    session = {} if call.admission is None else {"session": call.admission.ref.session_id}
+    with structlog.contextvars.bound_contextvars(**session):
+        return _told(task, call, outcome)
+
+
+def _told(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     match outcome:
-        case Returned(value, recorded=recorded):
-            if recorded:
-                settled(task.request, call.arrival.action_id)
+        case Returned(value):
             return value
         case Failed(error):
             raise error
@@ -71,8 +79,8 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
                 wake(task.app, call.gov, call.arrival.action_id)
         case StoreAway(problem):
             _send_back(task, _STORE_AWAY_DELAY_S, problem)
-        case Dropped(action_id, why):
-            log.info("message dropped", action=action_id, why=why)
+        case Dropped(_, why):
+            log.info("message dropped", why=why)
         case Fenced() | NotSubmitted():
             pass
         case _:
@@ -124,7 +132,7 @@ def _publish_retry(task: "GovernedTask", call: Call, ending: AskedToRetry) -> No
 def _send_back(task: "GovernedTask", delay_s: float, why: str) -> None:
     """Publishes this very message again, later, past submission."""
     request = task.request
-    log.warning("message sent back", action=request.id, delay_s=delay_s, why=why)
+    log.warning("message sent back", delay_s=delay_s, why=why)
     options = options_of(request)
     options |= {"countdown": delay_s * random.uniform(0.8, 1.2), "expires": None}
     if redelivered(request):

@@ -21,7 +21,7 @@ from acp_tasks.arrival import call_of
 from acp_tasks.batched_events import SentEvents, sent_events
 from acp_tasks.body import run_body
 from acp_tasks.conclusion import conclude, echo, told_again
-from acp_tasks.header import asked_of, header_of, surrounding_header
+from acp_tasks.header import asked_of, header_of, names_in, surrounding_header
 from acp_tasks.heart import keep_alive
 from acp_tasks.install import install
 from acp_tasks.onward import goes_on, published_or_submitted
@@ -103,7 +103,7 @@ class GovernedTask(Task[Any, Any]):
         """Celery's own, after submission. Also takes command_id, stream, agent_id, identity, cost_usd, tokens, model.
 
         Raises CommandConflict, InvalidOption, InvalidAmount, ArgumentsNotJson, ArgumentsTooLarge,
-        ResourceTemplateInvalid, StoreUnavailable; then nothing was recorded and nothing published.
+        ResourceTemplateInvalid, SchemaMismatch, StoreUnavailable; then nothing was recorded and nothing published.
         """
         if not self.governed or self.app.conf.task_always_eager:
             if not self.governed:
@@ -132,6 +132,7 @@ class GovernedTask(Task[Any, Any]):
         parts = bootstrap.parts()
         submission = make_submission(self, parts, action_id, args, kwargs, asked, options)
         try:
+            bootstrap.check_schema()
             submitted = submit(parts.gov, submission)
         except StoreUnavailable:
             if not goes_on():
@@ -159,7 +160,7 @@ class GovernedTask(Task[Any, Any]):
         try:
             return Task.apply_async(self, args, kwargs, task_id=action_id, producer=producer, **options)
         except BROKER_ERRORS as problem:
-            log.warning("not published", action=action_id, problem=str(problem))
+            log.warning("not published", problem=str(problem), **names_in(action_id, options["headers"]["acp"]))
             not_published(parts.gov, action_id)
             return self.AsyncResult(action_id)
         except Exception as problem:
@@ -200,11 +201,14 @@ class GovernedTask(Task[Any, Any]):
             return self._direct(_direct_id(run), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
         if request.is_eager:
             return self._direct(request.id, run, args, kwargs, lambda: self.run(*args, **kwargs))
-        return self._from_message(request, request.id, args, kwargs)
-
-    def _from_message(self, request: Any, action_id: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        proof = examined(self)
         header = header_of(request)
+        with structlog.contextvars.bound_contextvars(**names_in(request.id, header)):
+            return self._from_message(request, request.id, header, args, kwargs)
+
+    def _from_message(
+        self, request: Any, action_id: str, header: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        proof = examined(self)
         call = call_of(self, action_id, header, args, kwargs, redelivered=redelivered(request))
         if proof is not None:
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))
@@ -234,6 +238,7 @@ class GovernedTask(Task[Any, Any]):
         self, action_id: str, run: Run | None, args: tuple[Any, ...], kwargs: dict[str, Any], body: Callable[[], Any]
     ) -> Any:
         """A call that cannot wait: it is admitted now, or refused now. Nobody publishes it, now or later."""
+        bootstrap.check_schema()
         keep_alive()
         parts = bootstrap.parts()
         options: dict[str, Any] = {}

@@ -30,3 +30,9 @@ def asked_of(header: Mapping[str, Any]) -> dict[str, Any]:
     """The governance options that a message brings in its header `acp`."""
     identity = {name: header[name] for name in ("user", "team", "org") if header.get(name)}
     return {**{name: header.get(name) for name in CALL_OPTIONS}, "identity": header.get("identity") or identity}
+
+
+def names_in(action_id: str, header: Mapping[str, Any]) -> dict[str, str]:
+    """What log lines name an action by, as its message has it; the session is known once it is admitted."""
+    said = {name: header.get(name) for name in ("command_id", "correlation_id", "stream")}
+    return {"action": action_id, **{name: value for name, value in said.items() if isinstance(value, str)}}

@@ -20,6 +20,7 @@ from governance.operations import heartbeat
 from governance.operations.context import Governance
 from governance.operations.recover import bodiless, child_gone, ended_by_force
 from governance.operations.resolve import revoked
+from governance.operations.running import names_of
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +34,7 @@ class LostChild:
 
     def tell(self, gov: Governance, worker_id: str) -> None:
         for action_id, state in child_gone(gov, worker_id, self.child, self.reason):
-            log.warning("child lost", action=action_id, child=self.child, became=state)
+            log.warning("child lost", child=self.child, became=state, **names_of(gov, action_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class EndedByForce:
 
     def tell(self, gov: Governance, worker_id: str) -> None:
         ended_by_force(gov, self.action_id, worker_id, self.child, self.error_type, self.reason)
-        log.warning("ended by force", action=self.action_id, child=self.child, why=self.reason)
+        log.warning("ended by force", child=self.child, why=self.reason, **names_of(gov, self.action_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ class Revoked:
 
     def tell(self, gov: Governance, worker_id: str) -> None:
         revoked(gov, self.action_id, f"worker:{worker_id}")
-        log.warning("revoked", action=self.action_id)
+        log.warning("revoked", **names_of(gov, self.action_id))
 
 
 Report: TypeAlias = LostChild | EndedByForce | Revoked
@@ -142,7 +143,7 @@ class Heart:
             return
         settled_us = parts.gov.clock.now_us() - parts.gov.clock.span_us(parts.gov.limits.lease_s)
         for action_id in bodiless(parts.gov, self.worker_id, children, settled_us):
-            log.error("attempt without a body given up", action=action_id)
+            log.error("attempt without a body given up", **names_of(parts.gov, action_id))
 
     def _say_alive(self, parts: bootstrap.Parts) -> None:
         post = self._post()

@@ -42,25 +42,30 @@ def install(app: Celery) -> None:
 
 
 class RequireGoverned(bootsteps.Step):
-    """Refuses to start a worker that could run something ungoverned, or that governance cannot work in."""
+    """For a worker that sends no signal before it is built, such as one inside a test."""
 
     def __init__(self, parent: Any, **kwargs: Any) -> None:
         super().__init__(parent, **kwargs)
-        loose = ungoverned(parent.app)
-        if loose:
-            raise SystemExit(
-                f"this worker would run tasks that are not governed: {', '.join(loose)}. Give them a GovernedTask base "
-                '(Celery(..., task_cls="acp_tasks:GovernedTask")) or say governed=False on the task'
-            )
-        try:
-            database.check(bootstrap.governance())
-        except SchemaMismatch as problem:
-            raise SystemExit(str(problem)) from problem
-        except StoreUnavailable as problem:
-            # It may come back: the worker waits for it before it takes traffic.
-            log.warning("the worker starts without its database", problem=str(problem))
-        except GovernanceError as problem:
-            raise SystemExit(str(problem)) from problem
+        _require_governed(parent.app)
+
+
+def _require_governed(app: Celery) -> None:
+    """Refuses to start a worker that could run something ungoverned, or that governance cannot work in."""
+    loose = ungoverned(app)
+    if loose:
+        raise SystemExit(
+            f"this worker would run tasks that are not governed: {', '.join(loose)}. Give them a GovernedTask base "
+            '(Celery(..., task_cls="acp_tasks:GovernedTask")) or say governed=False on the task'
+        )
+    try:
+        database.check(bootstrap.governance())
+    except SchemaMismatch as problem:
+        raise SystemExit(str(problem)) from problem
+    except StoreUnavailable as problem:
+        # It may come back: the worker waits for it before it takes traffic.
+        log.warning("the worker starts without its database", problem=str(problem))
+    except GovernanceError as problem:
+        raise SystemExit(str(problem)) from problem
 
 
 def ungoverned(app: Celery) -> list[str]:
@@ -89,6 +94,8 @@ def _builtin(task: Any) -> bool:
 @worker_init.connect(weak=False, dispatch_uid="acp-heart-start")
 def _on_worker_init(sender: Any = None, **_: Any) -> None:
     if sender is not None and sender.app in _installed:
+        # Before it is a worker to anybody, or has sent anything.
+        _require_governed(sender.app)
         worker_id = bootstrap.name_worker(sender.hostname)
         queues = tuple(sender.app.amqp.queues.consume_from)
         heart = start_heart(worker_id, children_at_work, lambda: Post(socket.gethostname(), queues, _slots(sender)))

@@ -32,12 +32,16 @@ def goes_on() -> bool:
 
 def published_or_submitted(gov: Governance, submission: Submission, publish: Callable[[], Any]) -> None:
     """One of the two, whichever comes back first: until then, the message of the task before is not acknowledged."""
-    log.warning("published before it is submitted: the store is away", action=submission.action_id)
+    names = {"command_id": submission.command_id, "correlation_id": submission.correlation_id}
+    names |= {"action": submission.action_id, "stream": submission.stream}
+    log.warning("published before it is submitted: the store is away", **names)
     while True:
         try:
             publish()
         except BROKER_ERRORS as problem:
-            log.error("neither the store nor the broker takes the next task: waiting for one", problem=str(problem))
+            log.error(
+                "neither the store nor the broker takes the next task: waiting for one", problem=str(problem), **names
+            )
         else:
             return
         time.sleep(_PAUSE_S)

@@ -8,6 +8,7 @@ import structlog
 from celery import Celery, Task
 from kombu.exceptions import OperationalError
 
+from acp_tasks.header import names_in
 from acp_tasks.message import unpack
 from governance.faults import point
 from governance.operations.context import Governance
@@ -31,6 +32,7 @@ def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float
     name, args, kwargs, options = unpack(outgoing.message)
     # The expiry is the action's: one of the task's class would make Celery drop the message and tell nobody.
     options |= {"task_id": outgoing.action_id, "expires": None}
+    names = names_in(outgoing.action_id, (options.get("headers") or {}).get("acp") or {})
     if countdown_s:
         options["countdown"] = countdown_s
     try:
@@ -41,11 +43,11 @@ def publish(app: Celery, gov: Governance, outgoing: Outgoing, countdown_s: float
         else:
             app.send_task(name, args, kwargs, **options)
     except BROKER_ERRORS as problem:
-        log.warning("not published", action=outgoing.action_id, problem=str(problem))
+        log.warning("not published", problem=str(problem), **names)
         not_published(gov, outgoing.action_id)
         return False
     except Exception as problem:
-        log.error("not publishable", action=outgoing.action_id, problem=repr(problem))
+        log.error("not publishable", problem=repr(problem), **names)
     return True
 
 

@@ -14,6 +14,7 @@ from acp_tasks import bootstrap
 from acp_tasks.control_queue import CONTROL
 from acp_tasks.publish import deliver
 from governance.operations.context import Governance
+from governance.operations.running import names_of
 from governance.operations.suspensions import any_ended, go_on
 
 log = structlog.get_logger(__name__)
@@ -45,5 +46,5 @@ def wake_if_due(app: Celery, gov: Governance, action_id: str, awaited: tuple[str
 def wake(app: Celery, gov: Governance, action_id: str) -> None:
     """Has an action that waits for others look how far they are; nothing happens to one that does not wait."""
     if go_on(gov, action_id, "wake"):
-        log.info("woken", action=action_id)
+        log.info("woken", **names_of(gov, action_id))
         deliver(app, gov, action_id)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from governance.errors import SettingsInvalid
@@ -202,7 +202,7 @@ class Settings(BaseSettings):
     @property
     def store_url(self) -> str:
         """The database, by default a SQLite file in the state directory."""
-        return self.database_url or f"sqlite:///{self.state_dir / 'governance.db'}"
+        return self.database_url or sqlite_url(self.state_dir)
 
     @property
     def results_url(self) -> str:
@@ -220,6 +220,11 @@ class Settings(BaseSettings):
         # Whatever comes after the scheme may be a key.
         shown["apprise_urls"] = " ".join(f"{url.partition('://')[0]}://{_HIDDEN}" for url in self.apprise_urls.split())
         return shown
+
+
+def sqlite_url(folder: Path) -> str:
+    """The embedded default's database in a state directory, whatever characters that one's name has."""
+    return URL.create("sqlite", database=str(folder / "governance.db")).render_as_string()
 
 
 def signing_key(secret: str) -> bytes:

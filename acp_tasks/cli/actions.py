@@ -3,12 +3,13 @@
 import click
 
 from acp_tasks.cli import output
-from acp_tasks.cli.context import governance
+from acp_tasks.cli.context import RELAY_WILL, governance, principal, publish_decision
 from governance.core.actions import State
 from governance.core.events import StoredEvent
 from governance.core.ledger import Unit
 from governance.operations import reports
 from governance.operations.reports import ActionDetail, ActionReport
+from governance.operations.resolve import resolve as resolve_action
 
 LIMIT_MAX = 10_000
 
@@ -171,3 +172,22 @@ def _why(rule: str | None, reason: str | None, error_type: str | None, error: st
     if error_type:
         return f"{error_type}: {error}"
     return f"{rule}: {reason}" if rule and reason else reason or ""
+
+
+@actions.command()
+@click.argument("action_id", metavar="ID")
+@click.option("--as", "outcome", metavar="OUTCOME", required=True, help="succeeded, failed or retry.")
+@click.option("--reason", required=True, help="How you know.")
+@click.option("--command-id", metavar="ID", help="Makes a repeat of this command harmless.")
+@output.json_option
+def resolve(action_id: str, outcome: str, reason: str, command_id: str | None) -> None:
+    """Say what became of an action in doubt: whether its effect happened, or that it shall run again."""
+    gov = governance()
+    decided = resolve_action(gov, action_id, outcome=outcome, by=principal(), reason=reason, command_id=command_id)
+    published = None if decided.repeated else publish_decision(gov, decided)
+    if output.wants_json():
+        output.write_json({**output.plain(decided), "published": published})
+        return
+    click.echo(f"action {decided.action_id} is {decided.state}{' (decided before)' if decided.repeated else ''}")
+    if published is False:
+        click.echo(RELAY_WILL)

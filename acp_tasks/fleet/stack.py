@@ -24,7 +24,7 @@ from acp_tasks.fleet.model import ModelServer
 from acp_tasks.fleet.postgres import PostgresServer
 from acp_tasks.fleet.process import Process, ProcessFailed, Stack
 from acp_tasks.fleet.state_folder import write_environment
-from governance.config import load_settings
+from governance.config import load_settings, sqlite_url
 from governance.errors import BrokerUnavailable, InvalidOption
 from governance.operations import database
 
@@ -173,7 +173,7 @@ class Fleet:
     def _database(self) -> str:
         match self.plan.database:
             case "sqlite":
-                return f"sqlite:///{self.plan.state_dir / 'governance.db'}"
+                return sqlite_url(self.plan.state_dir)
             case "postgres":
                 server = self.stack.add(PostgresServer(self.plan.state_dir / "postgres"))
                 return server.start().create_database(_DATABASE, exist_ok=True)

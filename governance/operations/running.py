@@ -8,7 +8,7 @@ from typing import Final
 from governance.core.changes import ActionRef, Author, event_of
 from governance.core.digest import canonical_json
 from governance.core.switches import Mode, Switch, stopping
-from governance.errors import AttemptFenced, InvalidOption
+from governance.errors import AttemptFenced, InvalidOption, StoreUnavailable
 from governance.operations.context import Governance
 from governance.operations.switches import board_at, subject_of
 from governance.store import actions, events
@@ -16,6 +16,22 @@ from governance.store.action_rows import ActionRow
 
 PAYLOAD_BYTES_MAX: Final = 64 * 1024
 _KIND = re.compile(r"[a-z][a-z0-9_.-]{0,99}")
+
+
+def names_of(gov: Governance, action_id: str) -> dict[str, str]:
+    """What log lines name an action by: as much of it as the store is there to say."""
+    try:
+        action = actions.find(gov.store, action_id)
+    except StoreUnavailable:
+        action = None
+    if action is None:
+        return {"action": action_id}
+    return {
+        "action": action_id,
+        "session": action.ref.session_id,
+        "command_id": action.command_id,
+        "correlation_id": action.correlation_id,
+    }
 
 
 def emit(gov: Governance, ref: ActionRef, kind: str, payload: Mapping[str, object], actor: str) -> None:

@@ -275,8 +275,9 @@ def _returns_rows(cursor: Any) -> bool:
 def _lacks(problem: Exception) -> bool:
     """Whether the database misses a table or column that this release knows."""
     cause = getattr(problem, "orig", problem)
-    missing = getattr(cause, "sqlstate", None) in _UNDEFINED
-    return missing or (isinstance(cause, sqlite3.OperationalError) and str(cause).startswith("no such "))
+    if isinstance(cause, sqlite3.OperationalError):
+        return str(cause).startswith("no such ") or " has no column named " in str(cause)
+    return getattr(cause, "sqlstate", None) in _UNDEFINED
 
 
 def _first_line(problem: BaseException) -> str:

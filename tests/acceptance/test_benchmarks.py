@@ -37,6 +37,14 @@ def test_governed_vs_raw(database: str) -> None:
         assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
 
 
+@pytest.mark.parametrize("database", ["postgres", "sqlite"])
+def test_cycle(database: str) -> None:
+    found = figures("cycle", "--database", database, "--seconds", "0.3")
+    assert found["database"] == database
+    assert found["cycles_per_s_1"] > 0
+    assert found["cycles_per_s_2"] > 0
+
+
 def test_scale_out() -> None:
     smallest = ("--actions", "16", "--rounds", "1", "--children", "2", "--database", "sqlite", "--bodies", "waiting")
     found = figures("scale_out", *smallest)

@@ -103,7 +103,7 @@ def test_an_action_in_doubt_is_resolved(terminal: Terminal, desk: Desk) -> None:
     assert good.code == 0
     assert (good.json["action_id"], good.json["state"]) == (made.action_id, "succeeded")
     assert (good.json["repeated"], good.json["published"]) == (False, False)
-    again = terminal.acp("recovery", "resolve", made.action_id, "--as", "failed", "--reason", "x")
+    again = terminal.acp("actions", "resolve", made.action_id, "--as", "failed", "--reason", "x")
     assert again.code == 1
     assert "only an action in doubt is resolved" in again.err
     assert "nothing is in doubt" in terminal.acp("recovery", "list").out

@@ -208,6 +208,7 @@ def test_a_resource_template_must_name_an_argument(shop: Shop) -> None:
 def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, declaration: str, says: str) -> None:
     module = f"import celery\napp = celery.Celery('loose', task_cls='acp_tasks:GovernedTask')\n{declaration}\n"
     (shop.folder / "loose.py").write_text(module)
+    workers = shop.gov.store.read("SELECT id FROM workers ORDER BY id", {})
     worker = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "loose", "-b", shop.environment["ACP_BROKER_URL"], "worker", "-c", "1"],
         cwd=shop.folder,
@@ -219,6 +220,9 @@ def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, decl
     )
     assert worker.returncode != 0
     assert says in worker.stdout + worker.stderr
+    # It was a worker to nobody, and has published nothing.
+    assert shop.gov.store.read("SELECT id FROM workers ORDER BY id", {}) == workers
+    assert "takes traffic" not in worker.stdout + worker.stderr
 
 
 def test_a_task_may_opt_out_visibly(shop: Shop) -> None:

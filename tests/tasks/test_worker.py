@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 
 from acp_tasks.fleet.postgres import PostgresServer
+from acp_tasks.publish import publish
 from governance.core.ledger import Usage
 from governance.core.policy import Risk
 from governance.middleware.spool import Spool
 from governance.operations import heartbeat
 from governance.operations.finish import Finish, Succeeded
+from governance.operations.relay import message_of
 from tests.support.fleet import Shop, eventually
 from tests.support.governed import Desk, ManualClock
 
@@ -57,6 +59,35 @@ def test_a_line_written_in_a_body_says_which_action_it_belongs_to(shop: Shop) ->
         "attempt": 1,
         "stream": "default",
     }
+
+
+def test_every_line_about_an_action_names_it_wholly(shop: Shop) -> None:
+    """Also those of the worker's main process, and those that come before an attempt or after it."""
+    shop.worker(concurrency=1).ready()
+    shop.beat()
+    dies = shop.tasks.dies.apply_async((str(shop.folder),), command_id="dies-1")
+    shop.until(dies.id, "succeeded")
+    parked = shop.tasks.ask.apply_async(("c1",), command_id="asks-1")
+    shop.until(parked.id, "parked")
+    # The message once more: it is dropped.
+    outgoing = message_of(shop.gov, dies.id)
+    assert outgoing is not None
+    publish(shop.tasks.app, shop.gov, outgoing)
+
+    def said() -> dict[str, list[dict[str, object]]]:
+        named: dict[str, list[dict[str, object]]] = {}
+        for line in lines(shop):
+            if "action" in line:
+                named.setdefault(str(line["event"]), []).append(line)
+        return named
+
+    eventually(lambda: {"child lost", "message dropped"} <= said().keys(), "it is in the log")
+    for event, found in said().items():
+        for line in found:
+            known = {dies.id: "dies-1", parked.id: "asks-1"}
+            assert line["command_id"] == known[str(line["action"])], event
+            assert line["correlation_id"] == line["action"], event
+    assert all("session" in line for line in said()["child lost"])
 
 
 def test_what_was_left_behind_is_looked_for_before_the_first_message_is_taken(shop: Shop) -> None:
