@@ -41,10 +41,6 @@ _STORE_AWAY_DELAY_S = 5.0
 
 def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     """Returns or raises what Celery understands."""
-    if isinstance(outcome, Returned):
-        if outcome.recorded:
-            settled(task.request, call.arrival.action_id)
-        return outcome.value
     session = {} if call.admission is None else {"session": call.admission.ref.session_id}
     with structlog.contextvars.bound_contextvars(**session):
         return _told(task, call, outcome)
@@ -52,7 +48,9 @@ def conclude(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
 
 def _told(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     match outcome:
-        case Returned(value):
+        case Returned(value, recorded=recorded):
+            if recorded:
+                settled(task.request, call.arrival.action_id)
             return value
         case Failed(error):
             raise error

@@ -6,6 +6,8 @@ import pytest
 
 from governance.config import load_settings
 from governance.errors import SettingsInvalid
+from governance.store import migrate
+from governance.store.engine import Store
 
 
 @pytest.fixture(autouse=True)
@@ -86,3 +88,12 @@ def test_apprise_urls_are_shown_without_what_may_be_a_key(monkeypatch: pytest.Mo
     settings = load_settings()
     assert settings.masked()["apprise_urls"] == "slack://*** mailto://***"
     assert "hush" not in repr(settings)
+
+
+def test_the_embedded_database_is_in_the_state_directory_whatever_that_is_called(tmp_path: Path) -> None:
+    odd = tmp_path / "a b%20c?x=1#2"
+    odd.mkdir()
+    store = Store(load_settings(state_dir=odd).store_url)
+    migrate.upgrade(store)
+    store.close()
+    assert (odd / "governance.db").exists()
