@@ -260,9 +260,20 @@ class Waiter:
         self.backend.store_result(task_id, value, "SUCCESS")
         return self.app.AsyncResult(task_id)
 
+    def close(self) -> None:
+        self.consumer.stop()
+        self.backend.client.connection_pool.disconnect()
+        self.app.close()
 
-def test_a_callback_that_raises_costs_the_others_nothing(broker_address: str) -> None:
-    waiter = Waiter(broker_address)
+
+@pytest.fixture
+def waiter(broker_address: str) -> Iterator[Waiter]:
+    made = Waiter(broker_address)
+    yield made
+    made.close()
+
+
+def test_a_callback_that_raises_costs_the_others_nothing(waiter: Waiter) -> None:
     heard: list[int] = []
 
     def hear(result: Any) -> None:
@@ -278,8 +289,7 @@ def test_a_callback_that_raises_costs_the_others_nothing(broker_address: str) ->
     assert sorted(heard) == [0, 1, 2, 3, 4]
 
 
-def test_what_nobody_waits_for_is_not_kept(broker_address: str) -> None:
-    waiter = Waiter(broker_address)
+def test_what_nobody_waits_for_is_not_kept(waiter: Waiter) -> None:
     for number in range(50):
         waiter.wrote(number).then(lambda _: None, weak=True)
     gc.collect()
@@ -287,8 +297,7 @@ def test_what_nobody_waits_for_is_not_kept(broker_address: str) -> None:
     assert waiter.consumer.subscribed_to == set()
 
 
-def test_threads_wait_each_for_its_own(broker_address: str) -> None:
-    waiter = Waiter(broker_address)
+def test_threads_wait_each_for_its_own(waiter: Waiter) -> None:
     ids = [str(uuid4()) for _ in range(60)]
 
     def get(number: int) -> int:
@@ -303,8 +312,7 @@ def test_threads_wait_each_for_its_own(broker_address: str) -> None:
         assert [one.result() for one in waiting] == list(range(60))
 
 
-def test_only_the_action_that_is_on_record_is_written_without_reading(broker_address: str) -> None:
-    waiter = Waiter(broker_address)
+def test_only_the_action_that_is_on_record_is_written_without_reading(waiter: Waiter) -> None:
     first = waiter.wrote(1)
     of_another = Context(id=first.id, called_directly=False)
     settled(of_another, "another")
