@@ -47,7 +47,7 @@ def shop(module_database_url: str, tmp_path_factory: pytest.TempPathFactory, bro
     folder = tmp_path_factory.mktemp("agents")
     shop = Shop(folder, module_database_url, broker_address, SHOP_INCLUDE="tests.support.tooling")
     try:
-        # A decision may overtake its worker's word that the action is parked: the relay says it then, and beat runs it.
+        # A decision may overtake a worker's word that the action is parked; the relay, which beat drives, tells again.
         shop.beat()
         shop.worker().ready()
         yield shop
