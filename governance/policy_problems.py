@@ -169,7 +169,7 @@ def _model(place: Path) -> type[BaseModel]:
         case ("budgets", _, "identity"):
             return IdentityModel
         case ("rules", _, str(effect)):
-            return _RULES[effect]
+            return _RULES.get(effect, AnyRule)
         case ("rules", _, _, "match"):
             return MatchModel
         case ("rules", _, _, "approval"):

@@ -1,9 +1,12 @@
 """Everything that is wrong with a policy file is told at once, where its author finds it."""
 
+from typing import get_args
+
 import pytest
 
 from governance.errors import PolicyInvalid
 from governance.policy_file import parse_policy
+from governance.policy_model.rules import AnyRule, RuleModel
 
 
 def problems_of(text: str) -> list[str]:
@@ -199,6 +202,28 @@ def test_a_rule_that_is_not_understood_is_refused(rule: str, problem: str) -> No
     (found,) = problems_of(with_rules(f"- {rule}"))
     assert found.startswith(f"line 5, rules[0]{problem}")
     assert len(found) < 400
+
+
+@pytest.mark.parametrize(
+    ("effect", "problem"),
+    [
+        ("", "effect: this key is missing, expected one of allow, steer, approval, deny"),
+        ("effect: ster, ", "effect: expected one of allow, steer, approval, deny, got 'ster'"),
+    ],
+)
+def test_a_rule_without_a_known_effect_has_its_unknown_keys_named(effect: str, problem: str) -> None:
+    keys = f"{effect}efect: steer, guidance: x, suggest: [y], approval: {{timeout: 1h}}, match: {{colour: red}}"
+    told = problems_of(with_rules(f"- {{id: r, {keys}}}"))
+    assert {line.removeprefix("line 5, rules[0].") for line in told} == {
+        problem,
+        "efect: unknown key, expected one of id, match, when, reason, effect, guidance, suggest, approval",
+        "match.colour: unknown key, expected one of action, risk, stream, agent, resource, user, team, org, model",
+    }
+
+
+def test_a_rule_without_a_known_effect_may_have_what_any_rule_has() -> None:
+    every = {key for model in get_args(RuleModel) for key in model.model_fields}
+    assert set(AnyRule.model_fields) == every
 
 
 FILE_PROBLEMS = [

@@ -4,12 +4,14 @@
     with agent_run("case-7"):
         result = await Runner.run(agent, "...")
 
-A denial is what the tool answers. A call that waits interrupts the run, as any call that needs approval does; keep
-`result.to_state().to_json()`, and once `decided(state)` says that an answer is there, run the agent with that state.
-What the library then calls approved only has the tool ask again: governance decides.
+A denial is what the tool answers. A call that waits interrupts the run, as any call that needs approval does; in the
+same `agent_run`, `waiting(state)` says what each waits for. Keep `result.to_state().to_json()`, and once
+`decided(state)` says that an answer is there, run the agent with that state. What the library then calls approved only
+has the tool ask again: governance decides.
 """
 
 import json
+from contextlib import suppress
 from typing import Any, assert_never
 
 from acp_tasks.agents.tool_call import ToolAllowed, ToolAnswer, ToolDenied, ToolParked, answer_soon, tool_name
@@ -32,12 +34,12 @@ def governed_tool(task: Any, *, description: str | None = None) -> FunctionTool:
         checked = schema.params_pydantic_model.model_validate(arguments)
         return await answer_soon(task, checked.model_dump(mode="json"), call_id)
 
-    async def waits(_: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> bool:
-        try:
-            return isinstance(await ask(arguments, call_id), ToolParked)
-        except (ActionFailed, InvalidInput, ValueError):
-            # Said by the call itself, to the model.
-            return False
+    async def waits(_: RunContextWrapper[Any], arguments: dict[str, Any], call_id: str) -> Any:
+        # A ToolParked, or None: the library only asks whether it is true, `waiting` what it says.
+        with suppress(ActionFailed, InvalidInput, ValueError):  # said by the call itself, to the model
+            answer = await ask(arguments, call_id)
+            return answer if isinstance(answer, ToolParked) else None
+        return None
 
     async def call(context: ToolContext[Any], arguments: str) -> str:
         try:
@@ -64,16 +66,22 @@ def governed_tool(task: Any, *, description: str | None = None) -> FunctionTool:
     )
 
 
+async def waiting(state: RunState[Any]) -> dict[str, ToolParked]:
+    """Of the calls that a run was interrupted for, those that wait, by the model's id."""
+    found = {}
+    for item in state.get_interruptions():
+        tool: Any = next(tool for tool in item.agent.tools if tool.name == item.tool_name)
+        assert item.call_id is not None
+        parked = await tool.needs_approval(RunContextWrapper(None), json.loads(item.arguments or "{}"), item.call_id)
+        if parked is not None:
+            found[item.call_id] = parked
+    return found
+
+
 async def decided(state: RunState[Any]) -> bool:
     """Has those interrupted calls made again, when the state is run, whose answer is there; whether there are any."""
-    ready = []
-    for item in state.get_interruptions():
-        tool = next(tool for tool in item.agent.tools if tool.name == item.tool_name)
-        arguments = json.loads(item.arguments or "{}")
-        assert isinstance(tool, FunctionTool)
-        assert callable(tool.needs_approval)
-        assert item.call_id is not None
-        if not await tool.needs_approval(RunContextWrapper(None), arguments, item.call_id):
-            state.approve(item)
-            ready.append(item)
+    waits = await waiting(state)
+    ready = [item for item in state.get_interruptions() if item.call_id not in waits]
+    for item in ready:
+        state.approve(item)
     return bool(ready)

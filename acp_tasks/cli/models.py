@@ -9,7 +9,7 @@ from acp_tasks import bootstrap
 from acp_tasks.cli import output
 from acp_tasks.cli.group import Exit
 from governance.core.budgets import Payer, model_patterns
-from governance.core.identity import Identity
+from governance.core.identity import Identity, refusal
 from governance.core.models import ModelAccess, ModelAllowed, ModelGovernor, ModelRefused, Tier, Whom
 from governance.core.money import usd
 from governance.core.policy import DEFAULT_STREAM, Policy, Risk
@@ -110,15 +110,15 @@ def check(
 ) -> None:
     """Whether somebody may use a model, and by which rule; exit code 3 when not.
 
-    The directory fills in what is left out of who pays, as it does for actions. A kill switch counts first.
+    The directory fills in what is left out of who pays, as it does for actions. As for those, a kill switch counts
+    first, and then whether anything may be done in the name of whoever pays.
     """
     gov = bootstrap.governance()
-    board = board_now(gov)
-    payer = Payer.of(identity_now(gov, Identity(user, team, org)).identity, agent, stream)
+    board, resolved = board_now(gov), identity_now(gov, Identity(user, team, org))
+    payer = Payer.of(resolved.identity, agent, stream)
     switch = stopping(board.engaged, _anybodys(payer, model))
-    access: ModelAccess = access_of(gov, model, payer, Risk(risk))
-    if switch is not None:
-        access = ModelRefused(model, switch.rule, switch.reason)
+    refused = refusal(resolved, gov.policy.require_identity) if switch is None else (switch.rule, switch.reason)
+    access = access_of(gov, model, payer, Risk(risk)) if refused is None else ModelRefused(model, *refused)
     if output.wants_json():
         output.write_json(access_document(access))
     else:

@@ -1,12 +1,11 @@
 """Rules: what each is about, its condition, its effect, and whom it asks."""
 
 import re
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import (
     AfterValidator,
     BeforeValidator,
-    ConfigDict,
     Field,
     InstanceOf,
     PlainSerializer,
@@ -148,6 +147,12 @@ RuleModel: TypeAlias = AllowModel | SteerModel | ApprovalModel | DenyModel
 
 
 class AnyRule(BaseRule):
-    """A rule whose effect is not known, so that its other problems can be told all the same."""
+    """A rule whose effect is not known, so that its other problems can be told all the same.
 
-    model_config = ConfigDict(extra="ignore")
+    Keys that no rule has are among them; the values of those that only some effects have are not looked at.
+    """
+
+    effect: Any = None
+    guidance: Any = None
+    suggest: Any = None
+    approval: Any = None

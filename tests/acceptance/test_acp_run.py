@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from acp_tasks.agents.scripted_model import ScriptedModel
 from acp_tasks.cli.run import SHIPPED
 from tests.support.fleet import ROOT, eventually
 from tests.support.place import Ended, Place, alive, killed_at_last, leftovers, on_a_terminal, working
@@ -63,6 +64,7 @@ def test_the_shipped_cases_are_worked_through(shipped: tuple[Place, Ended]) -> N
     assert summary["effects"] == ANSWERED
     assert summary["flower"].startswith("http://127.0.0.1:")
     assert place.environment()["ACP_MODEL_URL"].startswith("http://127.0.0.1:")
+    assert (place.state / "logs" / "model.log").exists()
     assert 0 < summary["duration_s"] < 90
     assert summary["stuck"] == []
     assert len(summary["tickets"]) == PRIORITIES["high"]
@@ -127,6 +129,20 @@ def test_strict_stops_at_a_bad_line_before_anything_happens(place: Place) -> Non
     assert "line 2: priority='asap': Input should be 'low', 'medium', 'high' or 'critical'" in ended.err
     assert ended.json["error"] == "CasesInvalid"
     assert not place.state.exists()
+
+
+def test_a_run_asks_the_model_at_the_url_that_it_is_given_and_starts_none(place: Place) -> None:
+    cases = written(place, case("c1"), case("c2", priority="critical"))
+    with ScriptedModel(seed=5) as model:
+        ended = place.acp("run", "--workers", "1", "--cases", cases, "--model-url", model.url, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.json["runs"] == {"succeeded": 2}
+    assert ended.json["actions"] == {"denied": 1, "succeeded": 1}
+    # Each case is read, a tool is called, and what that answered is told.
+    told = Counter(sum(message["role"] == "tool" for message in request["messages"]) for request in model.requests)
+    assert told == {0: 2, 1: 2}
+    assert place.environment()["ACP_MODEL_URL"] == model.url
+    assert not (place.state / "logs" / "model.log").exists()
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,38 @@ def test_an_attempt_that_vanishes_charges_its_whole_hold_to_every_budget(desk: D
     assert reconcile(desk.gov).findings == ()
 
 
+def test_a_running_attempt_is_charged_to_the_accounts_of_its_admission(desk: Desk) -> None:
+    run = ask(desk, user="ann", cost_micros=1000)
+    wanted = {"identity": {"user": "ann"}, "period": "daily", "max_cost_usd": "0.000001"}
+    budgets.set_budget(desk.gov, "meanwhile", wanted, by=ANN, reason="x")
+    clock(desk).pass_s(DAY_S)
+    more = top_up(desk.gov, run.ref, run.holds, 500, 0)
+    assert isinstance(more, ToppedUp)
+    assert [hold.account_id for hold in more.holds] == [hold.account_id for hold in run.holds]
+    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 0, 1500)
+    desk.finish(run, usage=Usage(1700, 0))
+    assert accounts(desk).keys() == {f"each-user:daily:user=ann {unit}" for unit in ("cost_micros", "tokens")}
+    # The next one is admitted anew: to the new window, and to the new budget.
+    assert ask(desk, user="ann", cost_micros=1000).rule == "budget:meanwhile"
+    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 0, 0)
+    assert reconcile(desk.gov).findings == ()
+
+
+def test_a_limit_lowered_in_the_policy_reaches_new_windows_only(desk: Desk, database_url: str) -> None:
+    assert isinstance(ask(desk, user="ann", team="strict", tokens=1), Admitted)
+    lower = BUDGETS.replace("max_tokens: 1000", "max_tokens: 500").replace("max_tokens: 100,", "max_tokens: 50,")
+    later = Desk(make_governance(database_url, policy=POLICY + lower))
+    clock(later).at_us = clock(desk).now_us() + DAY_S * SECOND_US
+    assert isinstance(ask(later, user="ann", team="strict", tokens=1), Admitted)
+    limits = {name: limit for name, (limit, _, _) in accounts(later).items()}
+    assert limits["each-user:daily:user=ann tokens"] == 500
+    assert limits["stops:unlimited:team=strict tokens"] == 100
+    wanted = {"identity": {"team": "strict"}, "period": "unlimited", "max_tokens": 50, "on_exhausted": "stop"}
+    budgets.set_budget(later.gov, "stops", wanted, by=ANN, reason="x")
+    assert accounts(later)["stops:unlimited:team=strict tokens"] == (50, 0, 2)
+    later.gov.store.close()
+
+
 def test_thresholds_are_told_once_for_each_account_and_percent(desk: Desk) -> None:
     thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
     for cost in (3000, 3000):

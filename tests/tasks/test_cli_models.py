@@ -46,6 +46,17 @@ def test_models_are_listed_priced_and_checked(tmp_path: Path) -> None:
     assert filled.json["identity"] == {"user": "u1", "team": "t1", "org": "o1"}
     contradicted = terminal.acp(*explain, "--user", "u1", "--team", "t2")
     assert (contradicted.code, contradicted.json["rule"]) == (3, "identity:contradiction")
+    check = ("models", "check", "small-1", "--risk", "low", "--json")
+    assert terminal.acp(*check).code == 0
+    contradicted = terminal.acp(*check, "--user", "u1", "--team", "t2")
+    assert (contradicted.code, contradicted.json["access"]) == (3, "refused")
+    assert contradicted.json["rule"] == "identity:contradiction"
+    assert "user u1 belongs to team t1 by the directory" in contradicted.json["reason"]
+    strict = tmp_path / "strict.yaml"
+    strict.write_text(f"require_identity: [org]\n{terminal.policy}")
+    nobody = terminal.acp(*check, ACP_POLICY=str(strict))
+    assert (nobody.code, nobody.json["rule"]) == (3, "identity:missing")
+    assert terminal.acp(*check, "--user", "u1", ACP_POLICY=str(strict)).code == 0, "u1 is of org o1"
 
     stopped = terminal.acp("stop", "--model", "Small-*", "--mode", "pause", "--reason", "it raves", by="root")
     assert stopped.code == 0, stopped.err
