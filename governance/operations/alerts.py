@@ -19,13 +19,15 @@ from governance.core.alerts import (
     beat_silent,
     budget_burn,
     budget_forecast,
+    budgets_exhausted,
     burn_key,
     denial_rates,
     missed_scans,
+    models_denied,
     recovery_rate,
     watched_since_us,
 )
-from governance.core.events import Event
+from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.instants import iso
 from governance.core.rollups import HOUR_US, Figure, count, hour_of
 from governance.operations.context import CONTROL_STREAM, Governance
@@ -139,6 +141,7 @@ def _findings(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
         *([age] if age is not None else []),
         *_of_budgets(gov, thresholds, now_us),
         *_of_rates(gov, thresholds, now_us),
+        *_of_refusals(gov, thresholds, now_us),
         *_of_scans(gov, thresholds, now_us),
     ]
 
@@ -210,6 +213,18 @@ def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
         factor=thresholds.rate_factor,
     )
     return [*rates, *([recovered] if recovered is not None else [])]
+
+
+def _of_refusals(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
+    """What budgets and models refused in the last hour of the fleet's clock."""
+    since_us = now_us - HOUR_US
+    found = (
+        budgets_exhausted(
+            alerts.recent_refusals(gov.store, TOKEN_BUDGET_EXHAUSTED, since_us), thresholds.exhausted_min
+        ),
+        models_denied(alerts.recent_refusals(gov.store, MODEL_ACCESS_DENIED, since_us), thresholds.model_denials_min),
+    )
+    return [finding for finding in found if finding is not None]
 
 
 def _of_scans(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.actions import TERMINAL
-from governance.core.alerts import Burn, Request, Run
+from governance.core.alerts import Burn, Refused, Request, Run
 from governance.core.budgets import budget_of
-from governance.core.events import Event
+from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
 from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
-from governance.store.events import append_in
+from governance.store.events import append_in, payload_field
 from governance.store.schema.trail import alerts
 
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 _PAGE = 500
+# The parts of an identity, as the trail names them.
+_WHO = ("user", "team", "org", "agent")
 
 
 def oldest_request(store: Reader) -> Request | None:
@@ -77,6 +79,27 @@ def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, in
         {"since": since_us},
     )
     return {str(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
+
+
+def recent_refusals(store: Store, kind: str, since_us: int) -> list[Refused]:
+    """How many events of one of the two kinds there are since then (ix_events_at_us), by budget or model and by caller.
+
+    A session's own budget is named after its stream. Drills are left out.
+    """
+    field = payload_field(store)
+    of = f"coalesce({field}'budget', 'session:' || s.stream)" if kind == TOKEN_BUDGET_EXHAUSTED else f"{field}'model'"
+    who = ", ".join(f"{field}'{part}'" for part in _WHO)
+    found = store.read(
+        f"""SELECT count(*), {of}, {who} FROM events e JOIN sessions s ON s.id = e.session_id
+            WHERE e.at_us >= :since AND e.kind = :kind AND e.session_id NOT IN (SELECT session_id FROM drills)
+            GROUP BY 2, 3, 4, 5, 6 ORDER BY 1 DESC, 2, 3, 4, 5, 6""",
+        {"since": since_us, "kind": kind},
+    )
+    return [Refused(str(of_), _named(parts), int(number)) for number, of_, *parts in found]
+
+
+def _named(parts: Sequence[str | None]) -> str | None:
+    return ", ".join(f"{part} {name}" for part, name in zip(_WHO, parts, strict=True) if name) or None
 
 
 def latest_tick_us(store: Reader, until_us: int) -> int | None:

@@ -15,6 +15,7 @@ from governance.core.ledger import Unit
 from governance.core.rollups import ALL, FLEET, HOUR_US, Figure, Row, latency_bound_ms
 from governance.core.tickets import TicketState
 from governance.store.engine import Reader, Store, rows
+from governance.store.events import payload_field
 from governance.store.usage import PARTS
 
 _IN_HOUR: Final = """FROM events e JOIN sessions s ON s.id = e.session_id
@@ -64,8 +65,8 @@ def read_hour(store: Store, hour_us: int) -> tuple[int, list[Row]]:
         events = int(reader.read("SELECT count(*) FROM events WHERE at_us >= :start AND at_us < :end", span)[0][0])
         if events:
             _count_actions(reader, span, tally)
-            _count_rules(reader, span, tally, _field(store))
-            _count_decisions(reader, span, tally, _field(store))
+            _count_rules(reader, span, tally, payload_field(store))
+            _count_decisions(reader, span, tally, payload_field(store))
             _count_refused_identities(reader, span, tally)
             _sum_cost(reader, span, tally, store.is_postgresql)
             _count_drills(reader, span, tally)
@@ -144,11 +145,6 @@ def ends_by_stream(store: Reader, from_us: int, until_us: int) -> Mapping[str, M
     for stream, figure, label, value in found:
         streams.setdefault(str(stream), {})[str(figure), str(label)] = int(value)
     return streams
-
-
-def _field(store: Store) -> str:
-    """How a field of a payload is read as text."""
-    return "e.payload::json ->> " if store.is_postgresql else "e.payload ->> "
 
 
 def _count_actions(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:
