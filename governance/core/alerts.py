@@ -14,6 +14,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
+from governance.core.budgets import parts_of
 from governance.core.instants import SECOND_US, iso
 
 
@@ -304,6 +305,7 @@ def _budget(burn: Burn) -> Mapping[str, object]:
         "held": burn.held,
         "window_end": iso(burn.end_us),
         **({"budget": burn.budget, "who": burn.who} if burn.budget is not None else {}),
+        **(parts_of(burn.who) if burn.who is not None else {}),
     }
 
 

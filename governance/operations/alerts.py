@@ -27,7 +27,7 @@ from governance.core.alerts import (
     recovery_rate,
     watched_since_us,
 )
-from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
+from governance.core.events import BUDGET_THRESHOLD, MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
 from governance.core.instants import iso
 from governance.core.rollups import HOUR_US, Figure, count, hour_of
 from governance.operations.context import CONTROL_STREAM, Governance
@@ -218,11 +218,11 @@ def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
 def _of_refusals(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
     """What budgets and models refused in the last hour of the fleet's clock."""
     since_us = now_us - HOUR_US
+    exhausted = alerts.recent_refusals(gov.store, TOKEN_BUDGET_EXHAUSTED, since_us)
+    denied = alerts.recent_refusals(gov.store, MODEL_ACCESS_DENIED, since_us)
     found = (
-        budgets_exhausted(
-            alerts.recent_refusals(gov.store, TOKEN_BUDGET_EXHAUSTED, since_us), thresholds.exhausted_min
-        ),
-        models_denied(alerts.recent_refusals(gov.store, MODEL_ACCESS_DENIED, since_us), thresholds.model_denials_min),
+        budgets_exhausted(exhausted, thresholds.exhausted_min),
+        models_denied(denied, thresholds.model_denials_min),
     )
     return [finding for finding in found if finding is not None]
 
@@ -249,7 +249,7 @@ def _raise(gov: Governance, finding: Finding, now_us: int) -> str | None:
     if finding.kind is AlertKind.BUDGET_BURN and "budget" in finding.payload:
         # A budget by identity has thresholds of its own, and each crossing is in the trail.
         session = in_force(gov, CONTROL_STREAM, now_us).session
-        also = Event(session.id, "budget.threshold", "governance", now_us, payload=finding.payload)
+        also = Event(session.id, BUDGET_THRESHOLD, "governance", now_us, payload=finding.payload)
     new = alert(gov, alert_id, finding.kind, finding.payload, finding=finding.key, also=also)
     return alert_id if new else None
 
