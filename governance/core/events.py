@@ -12,6 +12,7 @@ GENESIS = "0" * 64
 TOKEN_BUDGET_EXHAUSTED: Final = "budget.exhausted"
 MODEL_ACCESS_DENIED: Final = "model.denied"
 BUDGET_THRESHOLD: Final = "budget.threshold"
+USAGE_RECORDED: Final = "budget.used"
 
 
 @dataclass(frozen=True, slots=True)

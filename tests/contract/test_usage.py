@@ -102,6 +102,28 @@ def test_usage_by_model_is_of_the_models_that_were_called(desk: Desk) -> None:
     assert (line.unit, line.value) == ("micros", 250)
 
 
+def test_usage_outside_of_actions_counts_once_whether_a_budget_has_a_limit_of_it_or_not(desk: Desk) -> None:
+    load(desk.gov, FIRST, by=ANN)
+    config = {"identity": {"user": "*"}, "period": "daily", "max_tokens": 1000}
+    budgets.set_budget(desk.gov, "each", config, by=ANN, reason="x")
+    org = {"identity": {"org": "o1"}, "period": "daily", "max_tokens": 1000, "max_cost_usd": "1.00"}
+    budgets.set_budget(desk.gov, "org", org, by=ANN, reason="x")
+    tracker = TokenBudgetTracker(desk.gov)
+    tracker.record_usage(user="u1", cost_micros=5000, tokens=50)
+    clock(desk).pass_s(3 * 3600)
+    work(desk, 400, 4, user="u1", agent_id="a1", model="small-9")
+    for _ in range(2):
+        tracker.record_usage(user="u1", model="small-9", cost_micros=700, tokens=30, command_id="c1")
+    tracker.record_usage(agent_id="a1", stream="small", cost_micros=77, tokens=3)
+    tracker.record_usage(team="nothing")
+    assert used(desk.gov, By.USER, Span.HOUR).lines == (Used("u1", 1, 34, 1100), Used(None, 0, 3, 77))
+    for by, name in ((By.TEAM, "t1"), (By.ORG, "o1"), (By.MODEL, "small-9")):
+        assert used(desk.gov, by, Span.HOUR).lines == (Used(name, 1, 34, 1100), Used(None, 0, 3, 77))
+    assert used(desk.gov, By.AGENT, Span.HOUR).lines == (Used(None, 0, 30, 700), Used("a1", 1, 7, 477))
+    assert used(desk.gov, By.STREAM, Span.HOUR).lines == (Used("default", 1, 34, 1100), Used("small", 0, 3, 77))
+    assert used(desk.gov, By.MODEL, Span.DAY).lines[0] == Used(None, 0, 53, 5077)
+
+
 def test_the_stripes_of_an_account_are_one_limit(desk: Desk) -> None:
     for _ in range(3):
         work(desk, 33_000, 300, stream="striped")
@@ -151,7 +173,7 @@ def test_what_budgets_and_models_refuse_and_thresholds_are_counted_by_whom_they_
     thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
     watch(desk.gov, thresholds)
     assert isinstance(desk.arrive(desk.submit(**who, model="small-1", tokens=50)), Denied)
-    TokenBudgetTracker(desk.gov).record_usage(**who, tokens=40)
+    TokenBudgetTracker(desk.gov).record_usage(**who, model="large-1", tokens=40)
     watch(desk.gov, thresholds)
     assert isinstance(desk.arrive(desk.submit(user="u2", team="t2", model="large-1")), Denied)
     assert isinstance(asked(desk, run, "secret-1"), MayNotCall)
@@ -171,6 +193,7 @@ def test_what_budgets_and_models_refuse_and_thresholds_are_counted_by_whom_they_
         ("budget exhausted budget b1", 2),
         ("budget exhausted org acme", 2),
         ("budget exhausted user u1", 2),
+        ("budget exhausted model large-1", 1),
         ("budget exhausted model small-1", 1),
         ("model denied all", 2),
         ("model denied model large-1", 1),
