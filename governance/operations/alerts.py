@@ -27,7 +27,7 @@ from governance.core.alerts import (
     recovery_rate,
     watched_since_us,
 )
-from governance.core.events import BUDGET_THRESHOLD, MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
+from governance.core.events import BUDGET_THRESHOLD, Event
 from governance.core.instants import iso
 from governance.core.rollups import HOUR_US, Figure, count, hour_of
 from governance.operations.context import CONTROL_STREAM, Governance
@@ -217,9 +217,7 @@ def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
 
 def _of_refusals(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
     """What budgets and models refused in the last hour of the fleet's clock."""
-    since_us = now_us - HOUR_US
-    exhausted = alerts.recent_refusals(gov.store, TOKEN_BUDGET_EXHAUSTED, since_us)
-    denied = alerts.recent_refusals(gov.store, MODEL_ACCESS_DENIED, since_us)
+    exhausted, denied = alerts.recent_refusals(gov.store, now_us - HOUR_US)
     found = (
         budgets_exhausted(exhausted, thresholds.exhausted_min),
         models_denied(denied, thresholds.model_denials_min),

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, RowMapping, select
 from governance.core.actions import TERMINAL
 from governance.core.alerts import Burn, Refused, Request, Run
 from governance.core.budgets import budget_of
-from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
+from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
 from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
 from governance.store.events import append_in, payload_field
@@ -81,21 +81,26 @@ def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, in
     return {str(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
 
 
-def recent_refusals(store: Store, kind: str, since_us: int) -> list[Refused]:
-    """How many events of one of the two kinds there are since then (ix_events_at_us), by budget or model and by caller.
+def recent_refusals(store: Store, since_us: int) -> tuple[list[Refused], list[Refused]]:
+    """Of budgets and of models, how often each was refused to whom since then (ix_events_at_us), drills left out.
 
-    A session's own budget is named after its stream. Drills are left out.
+    A session's own budget is named after its stream.
     """
     field = payload_field(store)
-    of = f"coalesce({field}'budget', 'session:' || s.stream)" if kind == TOKEN_BUDGET_EXHAUSTED else f"{field}'model'"
     who = ", ".join(f"{field}'{part}'" for part in _WHO)
     found = store.read(
-        f"""SELECT count(*), {of}, {who} FROM events e JOIN sessions s ON s.id = e.session_id
-            WHERE e.at_us >= :since AND e.kind = :kind AND e.session_id NOT IN (SELECT session_id FROM drills)
-            GROUP BY 2, 3, 4, 5, 6 ORDER BY 1 DESC, 2, 3, 4, 5, 6""",
-        {"since": since_us, "kind": kind},
+        f"""SELECT e.kind, count(*),
+                CASE WHEN e.kind = '{MODEL_ACCESS_DENIED}' THEN {field}'model'
+                    ELSE coalesce({field}'budget', 'session:' || s.stream) END, {who}
+            FROM events e JOIN sessions s ON s.id = e.session_id
+            WHERE e.at_us >= :since AND e.kind IN ('{TOKEN_BUDGET_EXHAUSTED}', '{MODEL_ACCESS_DENIED}')
+                AND e.session_id NOT IN (SELECT session_id FROM drills) GROUP BY 1, 3, 4, 5, 6, 7""",
+        {"since": since_us},
     )
-    return [Refused(str(of_), _named(parts), int(number)) for number, of_, *parts in found]
+    refused: dict[str, list[Refused]] = {TOKEN_BUDGET_EXHAUSTED: [], MODEL_ACCESS_DENIED: []}
+    for kind, number, of, *parts in found:
+        refused[kind].append(Refused(str(of), _named(parts), int(number)))
+    return refused[TOKEN_BUDGET_EXHAUSTED], refused[MODEL_ACCESS_DENIED]
 
 
 def _named(parts: Sequence[str | None]) -> str | None:
