@@ -98,6 +98,8 @@ def thresholds(settings: Settings) -> Thresholds:
         rate_factor=settings.alert_rate_factor,
         denials_min=settings.alert_denials_min,
         recoveries_min=settings.alert_recoveries_min,
+        exhausted_min=settings.alert_exhausted_min,
+        model_denials_min=settings.alert_model_denials_min,
         beat_s=settings.alert_beat_s,
         scan_s=settings.alert_scan_s,
     )

@@ -72,6 +72,8 @@ class Settings(BaseSettings):
     alert_rate_factor: float = Field(default=3.0, gt=1, description="how much a rate has to grow within the hour")
     alert_denials_min: int = Field(default=10, ge=0, description="denials of a stream in the hour, at least; 0: never")
     alert_recoveries_min: int = Field(default=5, ge=0, description="recoveries in the hour, at least; 0: never")
+    alert_exhausted_min: int = Field(default=1, ge=0, description="refusals by budgets in the hour, at least; 0: never")
+    alert_model_denials_min: int = Field(default=1, ge=0, description="refused models in the hour, at least; 0: never")
     alert_beat_s: float = Field(default=120.0, ge=0, description="silence of beat; 0: never")
     alert_scan_s: float = Field(default=300.0, ge=0, description="since a scan came to its end; 0: never")
     usage_summary: Literal["", "daily", "weekly", "monthly"] = Field(

@@ -31,7 +31,7 @@ _NOBODY = "(not said)"
 @output.json_option
 @click.pass_context
 def usage(ctx: click.Context, by: str, window: str, as_csv: bool) -> None:
-    """What was really posted: attempts that ran, tokens, cost; by model, the ones that were called, else declared."""
+    """What was really used: attempts that ran, tokens, cost; by model, the ones that were called, else declared."""
     if ctx.invoked_subcommand is not None:
         return
     if as_csv and output.wants_json():

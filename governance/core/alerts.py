@@ -7,12 +7,14 @@ Spans are in microseconds of the fleet's clock. A limit of 0 turns its rule off.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
 
+from governance.core.budgets import parts_of
 from governance.core.instants import SECOND_US, iso
 
 
@@ -20,6 +22,8 @@ class AlertKind(StrEnum):
     APPROVAL_AGE = "approval.age"
     BUDGET_BURN = "budget.burn"
     BUDGET_FORECAST = "budget.forecast"
+    BUDGET_EXHAUSTED = "budget.exhausted"
+    MODEL_DENIED = "model.denied"
     DENIAL_RATE = "denial.rate"
     RECOVERY_RATE = "recovery.rate"
     BEAT_SILENT = "beat.silent"
@@ -54,6 +58,8 @@ class Thresholds:
     rate_factor: float = 3.0
     denials_min: int = 10
     recoveries_min: int = 5
+    exhausted_min: int = 1
+    model_denials_min: int = 1
     beat_s: float = 120.0
     scan_s: float = 300.0
 
@@ -111,6 +117,15 @@ class Share:
     @property
     def percent(self) -> float:
         return round(float(self.rate) * 100, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """So many refusals for one budget, or of one model, of the same caller; `who` None: one without identity."""
+
+    of: str
+    who: str | None
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +193,16 @@ def budget_forecast(burns: Iterable[Burn], percent: int, now_us: int) -> list[Fi
     return found
 
 
+def budgets_exhausted(recent: Sequence[Refused], at_least: int) -> Finding | None:
+    """Budgets had no room in the last hour, whatever became of what asked: it waits or is parked as well as denied."""
+    return _refused("budget-exhausted", AlertKind.BUDGET_EXHAUSTED, "budget", recent, at_least)
+
+
+def models_denied(recent: Sequence[Refused], at_least: int) -> Finding | None:
+    """Models were refused in the last hour, to actions or to calls inside them."""
+    return _refused("model-denied", AlertKind.MODEL_DENIED, "model", recent, at_least)
+
+
 def denial_rates(
     recent: Mapping[str, Share], before: Mapping[str, Share], *, at_least: int, factor: float
 ) -> list[Finding]:
@@ -239,6 +264,20 @@ def missed_scans(
     return found
 
 
+def _refused(key: str, kind: AlertKind, named: str, recent: Sequence[Refused], at_least: int) -> Finding | None:
+    """The budget or model that was refused most often is named, and whom it was refused to most often."""
+    total = sum(refused.count for refused in recent)
+    if not at_least or total < at_least:
+        return None
+    of_each: Counter[str] = Counter()
+    for refused in recent:
+        of_each[refused.of] += refused.count
+    of = min(of_each, key=lambda name: (-of_each[name], name))
+    most = min((one for one in recent if one.of == of), key=lambda one: (-one.count, one.who or ""))
+    payload = {"count": total, named: of, f"{named}_count": of_each[of], "who": most.who, "who_count": most.count}
+    return Finding(key, kind, payload)
+
+
 def _jumped(recent: Share, before: Share, at_least: int, factor: float) -> bool:
     """Whether a rate is `factor` times the one before, or half-way from there to all."""
     if not at_least or recent.part < at_least:
@@ -266,6 +305,7 @@ def _budget(burn: Burn) -> Mapping[str, object]:
         "held": burn.held,
         "window_end": iso(burn.end_us),
         **({"budget": burn.budget, "who": burn.who} if burn.budget is not None else {}),
+        **(parts_of(burn.who) if burn.who is not None else {}),
     }
 
 

@@ -250,6 +250,12 @@ def budget_of(scope_id: str) -> tuple[str, str]:
     return id_, rest.partition(":")[2]
 
 
+def parts_of(who: str) -> dict[str, str]:
+    """The parts of an identity whose account it is: what `TokenBudgetConfig.who` has put together."""
+    pairs = (pair.partition("=") for pair in who.split(","))
+    return {part: value.replace("%2C", ",").replace("%25", "%") for part, _, value in pairs}
+
+
 def resets(at_us: int) -> str:
     """When a window ends, as a refusal says it."""
     return "never resets" if at_us >= NEVER_US else f"resets {iso(at_us)}"

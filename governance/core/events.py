@@ -11,6 +11,8 @@ GENESIS = "0" * 64
 # Kinds that are written in one place, and counted and alerted on in others.
 TOKEN_BUDGET_EXHAUSTED: Final = "budget.exhausted"
 MODEL_ACCESS_DENIED: Final = "model.denied"
+BUDGET_THRESHOLD: Final = "budget.threshold"
+USAGE_RECORDED: Final = "budget.used"
 
 
 @dataclass(frozen=True, slots=True)

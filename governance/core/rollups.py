@@ -30,6 +30,7 @@ class Figure(StrEnum):
     EXHAUSTED = "exhausted"  # refusals for want of a budget, by its unit
     OVERDRAWN = "overdrawn"  # `budget.exhausted` events: all, by each part of the identity, by budget and model
     MODEL_DENIED = "model_denied"  # `model.denied` events, likewise
+    THRESHOLD = "threshold"  # `budget.threshold` events, likewise: of a budget's identity there is what it names
     RECLAIMED = "reclaimed"  # attempts that vanished, by the state their actions went to
     COST = "cost"  # posted, in micros
     MODEL_COST = "model_cost"  # posted, in micros, by the model that was called, or else declared

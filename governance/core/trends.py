@@ -122,6 +122,7 @@ def _measures(seen: Sequence[Tally]) -> list[_Measure]:
         *_each(seen, Figure.EXHAUSTED, "exhausted "),
         *_each(seen, Figure.OVERDRAWN, "budget exhausted "),
         *_each(seen, Figure.MODEL_DENIED, "model denied "),
+        *_each(seen, Figure.THRESHOLD, "budget threshold "),
         *(
             _counted(f"approvals {step}", Figure.APPROVALS, step)
             for step in ("requested", "approved", "denied", "expired", "cancelled")

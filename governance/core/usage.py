@@ -22,7 +22,8 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """What was posted for one of them; None: of actions that do not say. `actions` counts attempts that ran.
+    """What was posted for one of them; None: of those that do not say. `actions` counts attempts that ran:
+    usage outside of actions is none.
 
     By model, an attempt that called several counts for each; its tokens and cost are each model's own.
     """

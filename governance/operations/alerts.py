@@ -19,13 +19,15 @@ from governance.core.alerts import (
     beat_silent,
     budget_burn,
     budget_forecast,
+    budgets_exhausted,
     burn_key,
     denial_rates,
     missed_scans,
+    models_denied,
     recovery_rate,
     watched_since_us,
 )
-from governance.core.events import Event
+from governance.core.events import BUDGET_THRESHOLD, Event
 from governance.core.instants import iso
 from governance.core.rollups import HOUR_US, Figure, count, hour_of
 from governance.operations.context import CONTROL_STREAM, Governance
@@ -139,6 +141,7 @@ def _findings(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
         *([age] if age is not None else []),
         *_of_budgets(gov, thresholds, now_us),
         *_of_rates(gov, thresholds, now_us),
+        *_of_refusals(gov, thresholds, now_us),
         *_of_scans(gov, thresholds, now_us),
     ]
 
@@ -212,6 +215,16 @@ def _of_rates(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Find
     return [*rates, *([recovered] if recovered is not None else [])]
 
 
+def _of_refusals(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
+    """What budgets and models refused in the last hour of the fleet's clock."""
+    exhausted, denied = alerts.recent_refusals(gov.store, now_us - HOUR_US)
+    found = (
+        budgets_exhausted(exhausted, thresholds.exhausted_min),
+        models_denied(denied, thresholds.model_denials_min),
+    )
+    return [finding for finding in found if finding is not None]
+
+
 def _of_scans(gov: Governance, thresholds: Thresholds, now_us: int) -> list[Finding]:
     limit_us = gov.clock.span_us(thresholds.scan_s)
     since_us = now_us - 2 * limit_us
@@ -234,7 +247,7 @@ def _raise(gov: Governance, finding: Finding, now_us: int) -> str | None:
     if finding.kind is AlertKind.BUDGET_BURN and "budget" in finding.payload:
         # A budget by identity has thresholds of its own, and each crossing is in the trail.
         session = in_force(gov, CONTROL_STREAM, now_us).session
-        also = Event(session.id, "budget.threshold", "governance", now_us, payload=finding.payload)
+        also = Event(session.id, BUDGET_THRESHOLD, "governance", now_us, payload=finding.payload)
     new = alert(gov, alert_id, finding.kind, finding.payload, finding=finding.key, also=also)
     return alert_id if new else None
 

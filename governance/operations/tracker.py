@@ -4,6 +4,8 @@ Whom it is charged to is what the directory says now, as it is for actions: leav
 budget.
 Only budgets are charged here: a session's account is an action's. Nothing is held between the two calls, so what is
 recorded counts even when it is more than was left. Whoever can, makes an action of it instead.
+
+The trail's `budget.used` says what was used and by whom, also when no budget has a limit of it: usage reports go by it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,9 +15,9 @@ from typing import TypeAlias
 from sqlalchemy import Connection
 
 from governance.core.admit import Exhausted
-from governance.core.budgets import Charges, Payer, model_patterns, resets
+from governance.core.budgets import UNITS, Charges, Payer, model_patterns, resets
 from governance.core.digest import canonical_json
-from governance.core.events import TOKEN_BUDGET_EXHAUSTED, Event
+from governance.core.events import TOKEN_BUDGET_EXHAUSTED, USAGE_RECORDED, Event
 from governance.core.identity import Identity, refusal
 from governance.core.ledger import Account, Unit, exhausted
 from governance.core.models import budget_refusal, named
@@ -60,6 +62,20 @@ class UsageRecorded:
     budgets: tuple[str, ...]
     exhausted: tuple[str, ...]
     repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Usage:
+    """What was used, by whom, and of which model if that is said."""
+
+    payer: Payer
+    amounts: Mapping[Unit, int]
+    model: str | None
+
+    @property
+    def who(self) -> dict[str, str]:
+        """As the trail names them."""
+        return {**named(self.payer), **({"model": self.model} if self.model is not None else {})}
 
 
 class _MovedError(Exception):
@@ -113,18 +129,21 @@ class TokenBudgetTracker:
         org: str | None = None,
         agent_id: str | None = None,
         stream: str = "default",
+        model: str | None = None,
         cost_micros: int = 0,
         tokens: int = 0,
         command_id: str | None = None,
     ) -> UsageRecorded:
         """Posts what was used to every budget of this identity, all or none, once for each command_id.
 
+        It is in the trail and in usage reports also where no budget has a limit of it; `model` is of which it was.
         It was used, so it counts also where the identity contradicts the directory: then for whom the directory says.
         A budget that it uses up and that says `on_exhausted: stop` engages the switch of its scope with it.
         Raises InvalidOption, CommandConflict when the command_id was used for other content, StoreUnavailable.
         """
         amounts = _amounts(cost_micros, tokens)
-        digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens)
+        of_model = () if model is None else (model,)
+        digest = fingerprint("usage", user, team, org, agent_id, stream, cost_micros, tokens, *of_model)
         if (first := self._earlier(command_id, digest)) is not None:
             return first
         while True:
@@ -134,9 +153,8 @@ class TokenBudgetTracker:
             session_id = in_force(self._gov, CONTROL_STREAM, now_us).session.id
             try:
                 with self._gov.store.transaction() as connection:
-                    return self._posted(
-                        connection, session_id, payer, charges, amounts, command_id, digest, now_us, epoch=epoch
-                    )
+                    usage = _Usage(payer, amounts, model)
+                    return self._posted(connection, session_id, usage, charges, command_id, digest, now_us, epoch=epoch)
             except _MovedError:
                 # A budget was set or a directory loaded meanwhile: whom it is charged to is asked anew.
                 continue
@@ -170,9 +188,8 @@ class TokenBudgetTracker:
         self,
         connection: Connection,
         session_id: str,
-        payer: Payer,
+        usage: _Usage,
         charges: Charges,
-        amounts: dict[Unit, int],
         command_id: str | None,
         digest: str,
         now_us: int,
@@ -180,11 +197,11 @@ class TokenBudgetTracker:
         epoch: int,
     ) -> UsageRecorded:
         source = f"usage:{command_id or self._gov.new_id()}"
-        posts = {account_id: amounts[unit] for account_id, (_, unit) in charges.accounts.items()}
+        posts = {account_id: usage.amounts[unit] for account_id, (_, unit) in charges.accounts.items()}
         before = ledger.locked_in(connection, list(posts))
         after = [replace(account, posted=account.posted + posts[account.id]) for account in before]
         used_up = [account for account in after if not account.has_room(1)]
-        stopping = _stopping(used_up, charges, payer)
+        stopping = _stopping(used_up, charges, usage.payer)
         # After the accounts, as everybody locks them: whoever sets a budget locks accounts, then epochs.
         if stopping:
             exclude_admissions(self._gov.store, connection)
@@ -199,9 +216,15 @@ class TokenBudgetTracker:
             raise TakenError
         for account in before:
             ledger.post_in(connection, source, account, posts[account.id], now_us)
-        append_in(connection, Event(session_id, "budget.used", source, now_us, payload={"posted": posts}))
+        told = {
+            "posted": posts,
+            **{str(unit): usage.amounts[unit] for unit in UNITS},
+            "stream": usage.payer.stream,
+            **usage.who,
+        }
+        append_in(connection, Event(session_id, USAGE_RECORDED, source, now_us, payload=told))
         for account in used_up:
-            append_in(connection, _exhausted(session_id, source, account, charges, payer, now_us))
+            append_in(connection, _exhausted(session_id, source, account, charges, usage, now_us))
         for (scope, scope_id), (rule, reason) in stopping.items():
             switch, event = switch_of_budget(self._gov, scope, scope_id, rule, reason, now_us, session_id)
             switches.engage_in(connection, switch, by=event.actor, event=event)
@@ -237,7 +260,7 @@ def _stopping(
     return found
 
 
-def _exhausted(session_id: str, source: str, account: Account, charges: Charges, payer: Payer, now_us: int) -> Event:
+def _exhausted(session_id: str, source: str, account: Account, charges: Charges, usage: _Usage, now_us: int) -> Event:
     charge, _ = charges.accounts[account.id]
     payload = {
         "budget": charge.budget.id,
@@ -249,6 +272,6 @@ def _exhausted(session_id: str, source: str, account: Account, charges: Charges,
         "held": account.held,
         "resets_us": account.resets_us,
         "outcome": "recorded",
-        **named(payer),
+        **usage.who,
     }
     return Event(session_id, TOKEN_BUDGET_EXHAUSTED, source, now_us, payload=payload)

@@ -5,16 +5,18 @@ from collections.abc import Mapping, Sequence
 from sqlalchemy import Connection, RowMapping, select
 
 from governance.core.actions import TERMINAL
-from governance.core.alerts import Burn, Request, Run
+from governance.core.alerts import Burn, Refused, Request, Run
 from governance.core.budgets import budget_of
-from governance.core.events import Event
+from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED, Event
 from governance.store.accounts import ACCOUNTS
 from governance.store.engine import Reader, Store, rows
-from governance.store.events import append_in
+from governance.store.events import append_in, payload_field
 from governance.store.schema.trail import alerts
 
 _TERMINAL = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
 _PAGE = 500
+# The parts of an identity, as the trail names them.
+_WHO = ("user", "team", "org", "agent")
 
 
 def oldest_request(store: Reader) -> Request | None:
@@ -77,6 +79,32 @@ def recent_ends(store: Reader, since_us: int) -> Mapping[str, tuple[int, int, in
         {"since": since_us},
     )
     return {str(row[0]): (int(row[1]), int(row[2]), int(row[3])) for row in found}
+
+
+def recent_refusals(store: Store, since_us: int) -> tuple[list[Refused], list[Refused]]:
+    """Of budgets and of models, how often each was refused to whom since then (ix_events_at_us), drills left out.
+
+    A session's own budget is named after its stream.
+    """
+    field = payload_field(store)
+    who = ", ".join(f"{field}'{part}'" for part in _WHO)
+    found = store.read(
+        f"""SELECT e.kind, count(*),
+                CASE WHEN e.kind = '{MODEL_ACCESS_DENIED}' THEN {field}'model'
+                    ELSE coalesce({field}'budget', 'session:' || s.stream) END, {who}
+            FROM events e JOIN sessions s ON s.id = e.session_id
+            WHERE e.at_us >= :since AND e.kind IN ('{TOKEN_BUDGET_EXHAUSTED}', '{MODEL_ACCESS_DENIED}')
+                AND e.session_id NOT IN (SELECT session_id FROM drills) GROUP BY 1, 3, 4, 5, 6, 7""",
+        {"since": since_us},
+    )
+    refused: dict[str, list[Refused]] = {TOKEN_BUDGET_EXHAUSTED: [], MODEL_ACCESS_DENIED: []}
+    for kind, number, of, *parts in found:
+        refused[kind].append(Refused(str(of), _named(parts), int(number)))
+    return refused[TOKEN_BUDGET_EXHAUSTED], refused[MODEL_ACCESS_DENIED]
+
+
+def _named(parts: Sequence[str | None]) -> str | None:
+    return ", ".join(f"{part} {name}" for part, name in zip(_WHO, parts, strict=True) if name) or None
 
 
 def latest_tick_us(store: Reader, until_us: int) -> int | None:

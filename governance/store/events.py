@@ -20,6 +20,11 @@ def append_in(connection: Connection, event: Event) -> None:
     rows(connection, f"INSERT INTO events ({EVENT_COLUMNS}) VALUES ({EVENT_PARAMETERS})", event_values(event))
 
 
+def payload_field(store: Store) -> str:
+    """How a field of the payload of `events e` is read as text, before its name in quotes."""
+    return "e.payload::json ->> " if store.is_postgresql else "e.payload ->> "
+
+
 def append_owned(store: Store, event: Event) -> bool:
     """Appends an event that only the running attempt may write; False when it no longer owns the action."""
     return bool(

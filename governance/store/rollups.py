@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from governance.core.actions import TERMINAL
-from governance.core.events import MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED
+from governance.core.events import BUDGET_THRESHOLD, MODEL_ACCESS_DENIED, TOKEN_BUDGET_EXHAUSTED
 from governance.core.ledger import Unit
 from governance.core.rollups import ALL, FLEET, HOUR_US, Figure, Row, latency_bound_ms
 from governance.core.tickets import TicketState
 from governance.store.engine import Reader, Store, rows
+from governance.store.events import payload_field
 from governance.store.usage import PARTS
 
 _IN_HOUR: Final = """FROM events e JOIN sessions s ON s.id = e.session_id
@@ -27,7 +28,11 @@ _DECIDED: Final = {
     TicketState.CANCELLED: "cancelled",
 }
 # Events that are counted by whom they are about.
-_BY_PARTS: Final = {TOKEN_BUDGET_EXHAUSTED: Figure.OVERDRAWN, MODEL_ACCESS_DENIED: Figure.MODEL_DENIED}
+_BY_PARTS: Final = {
+    TOKEN_BUDGET_EXHAUSTED: Figure.OVERDRAWN,
+    MODEL_ACCESS_DENIED: Figure.MODEL_DENIED,
+    BUDGET_THRESHOLD: Figure.THRESHOLD,
+}
 _PARTS: Final = ("user", "team", "org", "agent", "model", "budget")
 _ANSWERS: Final = ("approved", "denied")
 
@@ -64,9 +69,9 @@ def read_hour(store: Store, hour_us: int) -> tuple[int, list[Row]]:
         events = int(reader.read("SELECT count(*) FROM events WHERE at_us >= :start AND at_us < :end", span)[0][0])
         if events:
             _count_actions(reader, span, tally)
-            _count_rules(reader, span, tally, _field(store))
-            _count_decisions(reader, span, tally, _field(store))
-            _count_refused_identities(reader, span, tally)
+            _count_rules(reader, span, tally, payload_field(store))
+            _count_decisions(reader, span, tally, payload_field(store))
+            _count_by_parts(reader, span, tally)
             _sum_cost(reader, span, tally, store.is_postgresql)
             _count_drills(reader, span, tally)
     return events, [Row(stream, figure, label, value) for (stream, figure, label), value in sorted(tally.items())]
@@ -146,11 +151,6 @@ def ends_by_stream(store: Reader, from_us: int, until_us: int) -> Mapping[str, M
     return streams
 
 
-def _field(store: Store) -> str:
-    """How a field of a payload is read as text."""
-    return "e.payload::json ->> " if store.is_postgresql else "e.payload ->> "
-
-
 def _count_actions(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:
     found = reader.read(
         f"SELECT s.stream, e.kind, e.state, count(*) {_IN_HOUR} AND e.state IS NOT NULL GROUP BY 1, 2, 3", span
@@ -200,8 +200,8 @@ def _count_decisions(
             tally[stream, Figure.LATENCY, str(latency_bound_ms(int(latency_us)))] += 1
 
 
-def _count_refused_identities(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:
-    """Exhausted budgets and denied models: each event once in all, and once for each part of its payload."""
+def _count_by_parts(reader: Reader, span: Mapping[str, Any], tally: Counter[tuple[str, Figure, str]]) -> None:
+    """Exhausted budgets, denied models and crossed thresholds: each once in all, and for each part of its payload."""
     kinds = ", ".join(f"'{kind}'" for kind in _BY_PARTS)
     for stream, kind, payload in reader.read(
         f"SELECT s.stream, e.kind, e.payload {_IN_HOUR} AND e.kind IN ({kinds})", span

@@ -1,16 +1,20 @@
 """Usage as the ledger has it: entries of session accounts by what their actions say, and accounts with a limit.
 
+What was used outside of actions is on no session's account, and on a budget's only where one has a limit of it: it is
+taken from the trail.
 By model it is what the attempts' calls were of; what no call accounts for is of the model that the action declares.
 """
 
 from collections.abc import Sequence
 from typing import Any, Final
 
+from governance.core.events import USAGE_RECORDED
 from governance.core.ledger import Unit
 from governance.core.usage import By
 from governance.core.windows import DAY_US
 from governance.store.accounts import ACCOUNTS
-from governance.store.engine import Reader
+from governance.store.engine import Reader, Store
+from governance.store.events import payload_field
 
 _COLUMNS: Final = {
     By.USER: 'a."user"',
@@ -50,22 +54,36 @@ PARTS: Final = """calls AS (
         SELECT stream, action_id, attempt, model, max(actions) AS actions, sum(tokens) AS tokens, sum(micros) AS micros
         FROM (SELECT * FROM calls UNION ALL SELECT * FROM remaining) AS every
         GROUP BY stream, action_id, attempt, model)"""
-_ORDER: Final = "GROUP BY 1 ORDER BY 4 DESC, 3 DESC, 2 DESC, 1"
 
 
-def posted(reader: Reader, by: By, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:
-    """(name, actions, tokens, micro-USD) posted in [from, until) on sessions' accounts: the same money on other scopes
-    is not spent again. What drills do is left out."""
-    span = {"start": from_us, "until": until_us, "late": from_us - _LATE_US}
+def posted(store: Store, by: By, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:
+    """(name, actions, tokens, micro-USD) in [from, until): what was posted on sessions' accounts, where the same money
+    on other scopes is not spent again, and what was recorded outside of actions. What drills do is left out."""
     if by is By.MODEL:
-        return reader.read(
-            f"""WITH attempts AS (
-                    SELECT a.stream, e.action_id, e.attempt, a.model, {_POSTED} GROUP BY 1, 2, 3, 4),
-                {PARTS}
-                SELECT model, sum(actions), sum(tokens), sum(micros) FROM parts {_ORDER}""",
-            span,
-        )
-    return reader.read(f"SELECT {_COLUMNS[by]} AS name, {_POSTED} {_ORDER}", span)
+        inside = f"""WITH attempts AS (
+                SELECT a.stream, e.action_id, e.attempt, a.model, {_POSTED} GROUP BY 1, 2, 3, 4),
+            {PARTS}
+            SELECT model AS name, actions, tokens, micros FROM parts"""
+    else:
+        inside = f"SELECT {_COLUMNS[by]} AS name, {_POSTED} GROUP BY 1"
+    return store.read(
+        f"""SELECT name, sum(actions), sum(tokens), sum(micros)
+            FROM (SELECT * FROM ({inside}) AS inside UNION ALL {_outside(store, by)}) AS every
+            GROUP BY name ORDER BY 4 DESC, 3 DESC, 2 DESC, 1""",
+        {"start": from_us, "until": until_us, "late": from_us - _LATE_US},
+    )
+
+
+def _outside(store: Store, by: By) -> str:
+    """(name, actions, tokens, micros) of each usage outside of actions.
+
+    Its event is of no action, as few are: they are found by that (ix_events_action).
+    """
+    field = payload_field(store)
+    tokens, micros = (f"CAST({field}'{unit}' AS bigint)" for unit in (Unit.TOKENS, Unit.COST))
+    return f"""SELECT {field}'{by}' AS name, 0 AS actions, {tokens} AS tokens, {micros} AS micros FROM events e
+        WHERE e.kind = '{USAGE_RECORDED}' AND e.action_id IS NULL AND e.at_us >= :start AND e.at_us < :until
+            AND {tokens} + {micros} > 0"""
 
 
 def limited(reader: Reader, from_us: int, until_us: int) -> Sequence[Sequence[Any]]:

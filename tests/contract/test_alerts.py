@@ -14,20 +14,33 @@ from governance.core.policy import Risk
 from governance.core.rollups import HOUR_US
 from governance.operations import audit, decide, heartbeat, recover
 from governance.operations.alerts import beat_is_silent, list_alerts, watch
+from governance.operations.answers import Deferred, Denied, Parked
 from governance.operations.drills import start as start_drill
 from governance.operations.finish import Raised
+from governance.operations.model_calls import MayNotCall
 from governance.operations.notify import take_turn
 from governance.operations.rollups import roll_up
 from governance.operations.status import status
 from governance.operations.ticks import claim, finish
+from governance.operations.tracker import TokenBudgetTracker
 from governance.store.notices import PUSH_TURN
+from tests.contract.test_model_calls import asked
+from tests.support.charged import BUDGETS, ask, told
 from tests.support.governed import ANN, LEASE, POLICY, Desk, ManualClock, make_governance
 
 OPEN = POLICY.replace("timeout: 15m", "timeout: 12h").replace(
     "streams:\n", 'streams:\n  purse: {window: 1h, limits: {cost_usd: "0.10"}}\n'
 )
 QUIET = Thresholds(
-    approval_age_s=0, budget_percents=(), forecast_percent=0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0
+    approval_age_s=0,
+    budget_percents=(),
+    forecast_percent=0,
+    denials_min=0,
+    recoveries_min=0,
+    exhausted_min=0,
+    model_denials_min=0,
+    beat_s=0,
+    scan_s=0,
 )
 SCANS = ("acp.recovery", "acp.escalation", "acp.switches", "acp.relay", "acp.rotation", "acp.sealing")
 
@@ -178,6 +191,69 @@ def test_many_recoveries_alert(desk: Desk) -> None:
     assert raised(desk) == ["recovery.rate"]
     pass_s(desk, HOUR_US / 1_000_000 + 1)
     assert watch(desk.gov, thresholds).cleared == ("recovery-rate",)
+
+
+def test_exhausted_budgets_alert_whatever_became_of_what_asked(database_url: str) -> None:
+    desk = Desk(make_governance(database_url, policy=POLICY + BUDGETS))
+
+    def look(at_least: int = 1) -> tuple[list[str], list[str]]:
+        """Budgets have levels of their own beside."""
+        seen = watch(desk.gov, replace(QUIET, exhausted_min=at_least))
+        raised, cleared = ([one for one in ids if "exhausted" in one] for ids in (seen.raised, seen.cleared))
+        return raised, cleared
+
+    assert look() == ([], [])
+    asking = ask(desk, team="asking", tokens=100)
+    assert isinstance(ask(desk, team="asking", tokens=10), Parked)
+    (alert,), _ = look()
+    assert alert.startswith("budget-exhausted@")
+    pass_s(desk, 3600)
+    assert look() == ([], []), "it stands"
+    pass_s(desk, 1)
+    assert look() == ([], ["budget-exhausted"])
+
+    desk.finish(asking)
+    patient = ask(desk, team="patient", user="u1", tokens=90)
+    for user in ("u1", "u2", "u2"):
+        assert isinstance(ask(desk, team="patient", user=user, tokens=20), Deferred)
+    assert isinstance(ask(desk, stream="small", user="u3", cost_micros=0, tokens=1001), Denied)
+    desk.finish(patient)
+    TokenBudgetTracker(desk.gov).record_usage(user="u1", cost_micros=10_000)
+    assert [said["outcome"] for said in told(desk, "budget.exhausted")][1:] == ["deferred"] * 3 + ["denied", "recorded"]
+    (alert,), _ = look()
+    (said,) = (line.details for line in list_alerts(desk.gov, standing_only=True, limit=99) if line.id == alert)
+    assert (said["count"], said["budget"], said["budget_count"]) == (5, "waits", 3)
+    assert (said["who"], said["who_count"]) == ("user u2, team patient", 2)
+    assert said["runbook"] == "docs/operations.md#alert-budget-exhausted"
+    assert look(at_least=6) == ([], ["budget-exhausted"]), "five are too few for who says so"
+    assert look(at_least=0) == ([], [])
+    desk.gov.store.close()
+
+
+def test_a_sessions_own_budget_is_named_after_its_stream(desk: Desk) -> None:
+    for _ in range(2):
+        desk.arrive(desk.submit(stream="purse", cost_micros=200_000))
+    assert len(watch(desk.gov, replace(QUIET, exhausted_min=2)).raised) == 1
+    (said,) = details(desk)
+    assert (said["count"], said["budget"], said["who"]) == (2, "session:purse", None)
+
+
+def test_refused_models_alert_at_admission_and_at_a_call(desk: Desk) -> None:
+    thresholds = replace(QUIET, model_denials_min=1)
+    run = desk.admitted(desk.submit(agent_id="a1", user="u1"))
+    assert watch(desk.gov, thresholds).raised == ()
+    assert isinstance(asked(desk, run, "secret-1"), MayNotCall)
+    (alert,) = watch(desk.gov, thresholds).raised
+    assert alert.startswith("model-denied@")
+    pass_s(desk, 3601)
+    assert watch(desk.gov, thresholds).cleared == ("model-denied",)
+    for model, user in (("secret-1", "u1"), ("large-1", "u2"), ("large-1", "u1"), ("large-1", "u2")):
+        assert isinstance(desk.arrive(desk.submit(model=model, user=user)), Denied)
+    assert len(watch(desk.gov, thresholds).raised) == 1
+    said = details(desk)[1]
+    assert (said["count"], said["model"], said["model_count"]) == (4, "large-1", 3)
+    assert (said["who"], said["who_count"]) == ("user u2", 2)
+    assert said["runbook"] == "docs/operations.md#alert-model-denied"
 
 
 def run_job(desk: Desk, job: str, looked: int | None = None) -> None:

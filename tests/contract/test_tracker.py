@@ -123,3 +123,16 @@ def test_usage_that_no_budget_is_about_is_recorded_too(desk: Desk) -> None:
     recorded = tracker.record_usage(agent_id="nobody", cost_micros=5, tokens=5, command_id="nobody-1")
     assert (recorded.budgets, recorded.exhausted) == ((), ())
     assert tracker.record_usage(agent_id="nobody", cost_micros=5, tokens=5, command_id="nobody-1").repeated
+    with pytest.raises(CommandConflict):
+        tracker.record_usage(agent_id="nobody", model="gpt-5", cost_micros=5, tokens=5, command_id="nobody-1")
+    tracker.record_usage(team="t", stream="night", model="gpt-5", cost_micros=777, tokens=33)
+    assert told(desk, "budget.used") == [
+        {"posted": {}, "cost_micros": 5, "tokens": 5, "stream": "default", "agent": "nobody"},
+        {"posted": {}, "cost_micros": 777, "tokens": 33, "stream": "night", "team": "t", "model": "gpt-5"},
+    ]
+
+
+def test_usage_that_uses_up_a_budget_names_its_model(desk: Desk) -> None:
+    TokenBudgetTracker(desk.gov).record_usage(user="ann", model="gpt-5", tokens=1000)
+    (said,) = told(desk, "budget.exhausted")
+    assert (said["budget"], said["user"], said["model"]) == ("each-user", "ann", "gpt-5")

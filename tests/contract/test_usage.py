@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from governance.core.events import Event
+from governance.core.alerts import Thresholds
 from governance.core.ledger import Unit, Usage
 from governance.core.model_calls import ModelCall
 from governance.core.models import ModelAllowed, Tier
@@ -11,14 +11,17 @@ from governance.core.prices import TokensUsed
 from governance.core.rollups import HOUR_US
 from governance.core.trends import Span
 from governance.core.usage import By, Fit, Used, Window, judge
-from governance.operations import audit
-from governance.operations.answers import Admitted
+from governance.operations import audit, budgets
+from governance.operations.alerts import watch
+from governance.operations.answers import Admitted, Denied
 from governance.operations.directory import load
-from governance.operations.model_calls import record
+from governance.operations.model_calls import MayNotCall, record
 from governance.operations.rollups import roll_up, trend
+from governance.operations.tracker import TokenBudgetTracker
 from governance.operations.usage import fits, used
-from governance.store.events import append_in
 from tests.contract.test_identity import FIRST
+from tests.contract.test_model_calls import asked
+from tests.support.charged import told
 from tests.support.governed import ANN, Desk, ManualClock
 
 
@@ -99,6 +102,28 @@ def test_usage_by_model_is_of_the_models_that_were_called(desk: Desk) -> None:
     assert (line.unit, line.value) == ("micros", 250)
 
 
+def test_usage_outside_of_actions_counts_once_whether_a_budget_has_a_limit_of_it_or_not(desk: Desk) -> None:
+    load(desk.gov, FIRST, by=ANN)
+    config = {"identity": {"user": "*"}, "period": "daily", "max_tokens": 1000}
+    budgets.set_budget(desk.gov, "each", config, by=ANN, reason="x")
+    org = {"identity": {"org": "o1"}, "period": "daily", "max_tokens": 1000, "max_cost_usd": "1.00"}
+    budgets.set_budget(desk.gov, "org", org, by=ANN, reason="x")
+    tracker = TokenBudgetTracker(desk.gov)
+    tracker.record_usage(user="u1", cost_micros=5000, tokens=50)
+    clock(desk).pass_s(3 * 3600)
+    work(desk, 400, 4, user="u1", agent_id="a1", model="small-9")
+    for _ in range(2):
+        tracker.record_usage(user="u1", model="small-9", cost_micros=700, tokens=30, command_id="c1")
+    tracker.record_usage(agent_id="a1", stream="small", cost_micros=77, tokens=3)
+    tracker.record_usage(team="nothing")
+    assert used(desk.gov, By.USER, Span.HOUR).lines == (Used("u1", 1, 34, 1100), Used(None, 0, 3, 77))
+    for by, name in ((By.TEAM, "t1"), (By.ORG, "o1"), (By.MODEL, "small-9")):
+        assert used(desk.gov, by, Span.HOUR).lines == (Used(name, 1, 34, 1100), Used(None, 0, 3, 77))
+    assert used(desk.gov, By.AGENT, Span.HOUR).lines == (Used(None, 0, 30, 700), Used("a1", 1, 7, 477))
+    assert used(desk.gov, By.STREAM, Span.HOUR).lines == (Used("default", 1, 34, 1100), Used("small", 0, 3, 77))
+    assert used(desk.gov, By.MODEL, Span.DAY).lines[0] == Used(None, 0, 53, 5077)
+
+
 def test_the_stripes_of_an_account_are_one_limit(desk: Desk) -> None:
     for _ in range(3):
         work(desk, 33_000, 300, stream="striped")
@@ -140,28 +165,45 @@ def test_a_limit_is_judged_by_its_windows_whatever_its_scope() -> None:
     assert judge([window(0, limit=0)])[0].fit is Fit.TIGHT
 
 
-def test_exhausted_budgets_and_denied_models_are_counted_by_whom_they_are_about(desk: Desk) -> None:
-    desk.submit()
-    session_id = desk.gov.store.read("SELECT session_id FROM actions", {})[0][0]
-    about = {"user": "u1", "org": "o1", "model": "gpt-x"}
-    with desk.gov.store.transaction() as connection:
-        for kind, more in (("budget.exhausted", {"budget": "b1"}), ("budget.exhausted", {}), ("model.denied", {})):
-            now_us = clock(desk).now_us()
-            append_in(connection, Event(session_id, kind, "governance", now_us, payload={**about, **more}))
+def test_what_budgets_and_models_refuse_and_thresholds_are_counted_by_whom_they_are_about(desk: Desk) -> None:
+    config = {"identity": {"user": "*", "org": "acme"}, "period": "daily", "max_tokens": 100, "soft": [50]}
+    budgets.set_budget(desk.gov, "b1", config, by=ANN, reason="x")
+    who: dict[str, Any] = {"user": "u1", "org": "acme"}
+    run = desk.admitted(desk.submit(**who, model="small-1", tokens=60))
+    thresholds = Thresholds(0, (), 0, denials_min=0, recoveries_min=0, beat_s=0, scan_s=0)
+    watch(desk.gov, thresholds)
+    assert isinstance(desk.arrive(desk.submit(**who, model="small-1", tokens=50)), Denied)
+    TokenBudgetTracker(desk.gov).record_usage(**who, model="large-1", tokens=40)
+    watch(desk.gov, thresholds)
+    assert isinstance(desk.arrive(desk.submit(user="u2", team="t2", model="large-1")), Denied)
+    assert isinstance(asked(desk, run, "secret-1"), MayNotCall)
+    assert [(said["percent"], said["user"], said["org"]) for said in told(desk, "budget.threshold")] == [
+        (50, "u1", "acme"),
+        (100, "u1", "acme"),
+    ]
+
     clock(desk).at_us += HOUR_US - clock(desk).at_us % HOUR_US + 60_000_000
     audit.seal(desk.gov)
     roll_up(desk.gov)
-    found = desk.gov.store.read(
-        "SELECT figure, label, value FROM rollups WHERE figure IN ('overdrawn', 'model_denied') ORDER BY 1, 2", {}
-    )
-    assert [tuple(row) for row in found] == [
-        ("model_denied", "all", 1),
-        ("model_denied", "model gpt-x", 1),
-        ("model_denied", "org o1", 1),
-        ("model_denied", "user u1", 1),
-        ("overdrawn", "all", 2),
-        ("overdrawn", "budget b1", 1),
-        ("overdrawn", "model gpt-x", 2),
-        ("overdrawn", "org o1", 2),
-        ("overdrawn", "user u1", 2),
+    shown = trend(desk.gov, Span.HOUR, None)
+    assert shown is not None
+    counted = ("budget exhausted ", "model denied ", "budget threshold ")
+    assert [(line.name, line.value) for line in shown.lines if line.name.startswith(counted)] == [
+        ("budget exhausted all", 2),
+        ("budget exhausted budget b1", 2),
+        ("budget exhausted org acme", 2),
+        ("budget exhausted user u1", 2),
+        ("budget exhausted model large-1", 1),
+        ("budget exhausted model small-1", 1),
+        ("model denied all", 2),
+        ("model denied model large-1", 1),
+        ("model denied model secret-1", 1),
+        ("model denied org acme", 1),
+        ("model denied team t2", 1),
+        ("model denied user u1", 1),
+        ("model denied user u2", 1),
+        ("budget threshold all", 2),
+        ("budget threshold budget b1", 2),
+        ("budget threshold org acme", 2),
+        ("budget threshold user u1", 2),
     ]

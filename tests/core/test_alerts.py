@@ -9,6 +9,7 @@ from governance.core.alerts import (
     AlertKind,
     Burn,
     Finding,
+    Refused,
     Request,
     Run,
     Share,
@@ -16,9 +17,11 @@ from governance.core.alerts import (
     beat_silent,
     budget_burn,
     budget_forecast,
+    budgets_exhausted,
     burn_key,
     denial_rates,
     missed_scans,
+    models_denied,
     recovery_rate,
     runbook,
     watched_since_us,
@@ -112,6 +115,18 @@ def test_denials_jump(recent: tuple[int, int], before: tuple[int, int], jumped: 
     assert bool(found) is jumped
     assert denial_rates({"s": Share(*recent)}, {}, at_least=10, factor=3.0) == []
     assert denial_rates({"s": Share(*recent)}, {"s": Share(*before)}, at_least=0, factor=3.0) == []
+
+
+def test_refusals_name_what_and_who_was_refused_most_often() -> None:
+    recent = [Refused("b", "user u1", 3), Refused("a", "user u2", 2), Refused("a", None, 2), Refused("c", "user u1", 1)]
+    found = budgets_exhausted(recent, 8)
+    assert found is not None
+    # The most often refused caller of all is another budget's.
+    assert found.payload == {"count": 8, "budget": "a", "budget_count": 4, "who": None, "who_count": 2}
+    assert budgets_exhausted(recent, 9) is budgets_exhausted(recent, 0) is budgets_exhausted([], 1) is None
+    of_models = models_denied([Refused("gpt-x", "agent a1", 1)], 1)
+    assert of_models is not None
+    assert (of_models.kind, of_models.payload["model"]) == (AlertKind.MODEL_DENIED, "gpt-x")
 
 
 def test_recoveries_need_no_baseline() -> None:

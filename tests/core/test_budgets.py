@@ -18,6 +18,7 @@ from governance.core.budgets import (
     charges_of,
     model_patterns,
     parse_budget,
+    parts_of,
 )
 from governance.core.ledger import Account, Unit, exhausted
 from governance.core.plans import OnExhausted
@@ -64,6 +65,13 @@ def test_two_are_on_one_account_only_if_they_have_the_same_parts(
     about = budget(identity=identity)
     if about.who(one) is not None and about.who(one) == about.who(other):
         assert all(getattr(one, part) == getattr(other, part) for part in identity)
+
+
+@given(IDENTITIES, PAYERS)
+def test_whose_account_it_is_can_be_read_from_its_name(identity: dict[Part, str], payer: Payer) -> None:
+    who = budget(identity=identity).who(payer)
+    if who is not None:
+        assert parts_of(who) == {part: getattr(payer, part) for part in identity}
 
 
 def test_an_account_is_named_by_budget_period_whose_window_and_unit() -> None:
