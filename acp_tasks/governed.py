@@ -27,7 +27,7 @@ from acp_tasks.install import install
 from acp_tasks.onward import goes_on, published_or_submitted
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, options_of, redelivered
 from acp_tasks.run import Run, find_run
-from acp_tasks.signature import check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
+from acp_tasks.signature import Proof, check_moving, examined, flaw_of_new, hand_nothing_on, refused, sign_moving
 from acp_tasks.starts import starts
 from acp_tasks.submission import make_submission, wait_s
 from acp_tasks.terms import Terms, read_terms, resource_of, take_asked
@@ -201,14 +201,21 @@ class GovernedTask(Task[Any, Any]):
             return self._direct(_direct_id(run), run, args, kwargs, lambda: Task.__call__(self, *args, **kwargs))
         if request.is_eager:
             return self._direct(request.id, run, args, kwargs, lambda: self.run(*args, **kwargs))
+        # First of all: what is not signed hands nothing on, whatever else is wrong with it.
+        proof = examined(self)
         header = header_of(request)
         with structlog.contextvars.bound_contextvars(**names_in(request.id, header)):
-            return self._from_message(request, request.id, header, args, kwargs)
+            return self._from_message(request, header, proof, args, kwargs)
 
     def _from_message(
-        self, request: Any, action_id: str, header: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        request: Any,
+        header: Mapping[str, Any],
+        proof: Proof | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
-        proof = examined(self)
+        action_id = request.id
         call = call_of(self, action_id, header, args, kwargs, redelivered=redelivered(request))
         if proof is not None:
             call.arrival = replace(call.arrival, forged=proof.forged, command_id=header.get("command_id"))

@@ -37,10 +37,9 @@ def test_governed_vs_raw(database: str) -> None:
         assert 0 < found[f"{step}_p50_ms"] <= found[f"{step}_p95_ms"]
 
 
-@pytest.mark.parametrize("database", ["postgres", "sqlite"])
-def test_cycle(database: str) -> None:
-    found = figures("cycle", "--database", database, "--seconds", "0.3")
-    assert found["database"] == database
+def test_cycle() -> None:
+    found = figures("cycle", "--database", "sqlite", "--seconds", "0.2")
+    assert found["database"] == "sqlite"
     assert found["cycles_per_s_1"] > 0
     assert found["cycles_per_s_2"] > 0
 
