@@ -86,6 +86,7 @@ def check_schema() -> None:
 
 @lru_cache(maxsize=1)
 def _check_schema(_url: str) -> None:
+    # Remembered for one database: a process may be given another one.
     database.check(governance())
 
 

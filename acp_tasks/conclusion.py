@@ -9,7 +9,7 @@ from celery.exceptions import Ignore, Reject
 
 from acp_tasks.message import result_of
 from acp_tasks.publish import BROKER_ERRORS, HELD_BY_CELERY_S_MAX, REDELIVERED, options_of, publish, redelivered
-from acp_tasks.results import settled
+from acp_tasks.results import mark_recorded
 from acp_tasks.waking import wake, wake_if_due
 from governance.core.actions import State
 from governance.core.instants import iso
@@ -50,7 +50,7 @@ def _told(task: "GovernedTask", call: Call, outcome: Outcome) -> Any:
     match outcome:
         case Returned(value, recorded=recorded):
             if recorded:
-                settled(task.request, call.arrival.action_id)
+                mark_recorded(task.request, call.arrival.action_id)
             return value
         case Failed(error):
             raise error

@@ -12,6 +12,7 @@ from typing import Any, Final
 import structlog
 from celery import current_task
 
+from acp_tasks.header import names_in
 from acp_tasks.publish import BROKER_ERRORS
 from acp_tasks.run import find_run
 from governance.core.actions import Submission
@@ -32,8 +33,8 @@ def goes_on() -> bool:
 
 def published_or_submitted(gov: Governance, submission: Submission, publish: Callable[[], Any]) -> None:
     """One of the two, whichever comes back first: until then, the message of the task before is not acknowledged."""
-    names = {"command_id": submission.command_id, "correlation_id": submission.correlation_id}
-    names |= {"action": submission.action_id, "stream": submission.stream}
+    said = {name: getattr(submission, name) for name in ("command_id", "correlation_id", "stream")}
+    names = names_in(submission.action_id, said)
     log.warning("published before it is submitted: the store is away", **names)
     while True:
         try:

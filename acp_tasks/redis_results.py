@@ -9,7 +9,7 @@ from typing import Any, Final
 from celery.backends import asynchronous, redis
 from celery.states import SUCCESS
 
-from acp_tasks.results import is_settled, write
+from acp_tasks.results import is_recorded, write
 
 # Any: its types do not know what these are made of.
 _REDIS: Final[Any] = redis.RedisBackend
@@ -86,7 +86,7 @@ class _Governed:
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:
-        if state == SUCCESS and is_settled(request, task_id):
+        if state == SUCCESS and is_recorded(request, task_id):
             return write(self, task_id, result, state, request)
         # Any: Celery's class comes after this one.
         celerys: Any = super()

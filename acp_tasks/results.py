@@ -24,14 +24,14 @@ def register_results(app: Celery) -> None:
     loader.override_backends = {"redis": redis, "rediss": redis, "sentinel": sentinel, **loader.override_backends}
 
 
-def settled(request: Any, action_id: str) -> None:
+def mark_recorded(request: Any, action_id: str) -> None:
     """What Celery is about to write for `request` is on record as the end of this action, the only one it has."""
-    request.acp_settled = action_id
+    request.acp_recorded = action_id
 
 
-def is_settled(request: Any, task_id: str) -> bool:
+def is_recorded(request: Any, task_id: str) -> bool:
     """Whether that was said, of this very task: a body that calls its own task directly shares its request."""
-    return getattr(request, "acp_settled", None) == task_id
+    return getattr(request, "acp_recorded", None) == task_id
 
 
 def store_started(backend: Any, request: Any, meta: dict[str, Any]) -> None:

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from typing import Any
 
+import celery
 import pytest
 from celery.exceptions import Retry
+from celery.worker import WorkController
 
 from acp_tasks import current_run
 from acp_tasks.install import opted_out, ungoverned
@@ -223,6 +226,18 @@ def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, decl
     # It was a worker to nobody, and has published nothing.
     assert shop.gov.store.read("SELECT id FROM workers ORDER BY id", {}) == workers
     assert "takes traffic" not in worker.stdout + worker.stderr
+
+
+def test_a_worker_that_sends_no_signals_refuses_as_well() -> None:
+    app: Any = celery.Celery("loose", broker="memory://", task_cls="acp_tasks:GovernedTask", set_as_current=False)
+
+    @app.task(base=celery.Task, name="loose", shared=False)
+    def loose() -> None:
+        """It says nothing about governance."""
+
+    app.finalize()
+    with pytest.raises(SystemExit, match="not governed: loose"):
+        WorkController(app=app)
 
 
 def test_a_task_may_opt_out_visibly(shop: Shop) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -14,8 +15,11 @@ from celery import Celery, group
 from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 
-from acp_tasks.results import settled
-from acp_tasks.starts import Starts
+from acp_tasks.conclusion import conclude
+from acp_tasks.results import is_recorded, mark_recorded
+from acp_tasks.starts import Starts, starts
+from governance.middleware.call import Returned
+from governance.operations.finish import Succeeded
 from tests.support.fleet import Shop, eventually
 
 
@@ -77,6 +81,37 @@ def test_what_a_body_says_of_itself_is_not_replaced_by_its_start(shop: Shop, tmp
     (tmp_path / "go").touch()
     assert made.get(timeout=20) == 2
     assert later.get(timeout=20) == 1
+
+
+def test_what_a_body_says_waits_for_a_start_that_is_being_written(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    task, said = shop.tasks.says_progress, request(str(uuid4()))
+    store, reached, go_on = task.backend._set_with_state, threading.Event(), threading.Event()
+
+    def slow(key: Any, value: Any, state: str) -> None:
+        if state == "STARTED":
+            reached.set()
+            go_on.wait(20)
+        store(key, value, state)
+
+    monkeypatch.setattr(task.backend, "_set_with_state", slow)
+    starts.begin(task, said)
+    assert reached.wait(20)
+    with ThreadPoolExecutor(1) as pool:
+        saying = pool.submit(task.update_state, said.id, "PROGRESS", {"done": 1})
+        with pytest.raises(TimeoutError):
+            saying.result(timeout=0.3)
+        go_on.set()
+        saying.result(timeout=20)
+    assert task.AsyncResult(said.id).state == "PROGRESS"
+
+
+def test_only_an_end_that_the_store_has_is_marked_as_recorded() -> None:
+    for recorded in (True, False):
+        task = SimpleNamespace(request=request("a"))
+        call = SimpleNamespace(admission=None, arrival=SimpleNamespace(action_id="a"))
+        told: Any = conclude
+        assert told(task, call, Returned(1, Succeeded("1"), recorded=recorded)) == 1
+        assert is_recorded(task.request, "a") is recorded
 
 
 def test_a_callback_hears_of_what_ended_before_it_was_given(shop: Shop) -> None:
@@ -315,10 +350,10 @@ def test_threads_wait_each_for_its_own(waiter: Waiter) -> None:
 def test_only_the_action_that_is_on_record_is_written_without_reading(waiter: Waiter) -> None:
     first = waiter.wrote(1)
     of_another = Context(id=first.id, called_directly=False)
-    settled(of_another, "another")
+    mark_recorded(of_another, "another")
     waiter.backend.store_result(first.id, 2, "SUCCESS", request=of_another)
     assert waiter.app.AsyncResult(first.id).get(timeout=20) == 1
-    settled(of_another, first.id)
+    mark_recorded(of_another, first.id)
     waiter.backend.store_result(first.id, 2, "SUCCESS", request=of_another)
     waiter.backend._cache.clear()
     assert waiter.app.AsyncResult(first.id).get(timeout=20) == 2
