@@ -33,20 +33,11 @@ def install(app: Celery) -> None:
     if app in _installed:
         return
     _installed.add(app)
-    app.steps["worker"].add(RequireGoverned)
     app.steps["consumer"].add(BatchedEvents)
     register_results(app)
     register_jobs(app)
     register_drills(app)
     register_wake(app)
-
-
-class RequireGoverned(bootsteps.Step):
-    """For a worker that sends no signal before it is built, such as one inside a test."""
-
-    def __init__(self, parent: Any, **kwargs: Any) -> None:
-        super().__init__(parent, **kwargs)
-        _require_governed(parent.app)
 
 
 def _require_governed(app: Celery) -> None:

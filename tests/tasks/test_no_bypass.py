@@ -228,7 +228,7 @@ def test_a_worker_refuses_to_start_with_a_task_it_cannot_govern(shop: Shop, decl
     assert "takes traffic" not in worker.stdout + worker.stderr
 
 
-def test_a_worker_that_sends_no_signals_refuses_as_well() -> None:
+def test_a_worker_inside_another_process_refuses_as_well() -> None:
     app: Any = celery.Celery("loose", broker="memory://", task_cls="acp_tasks:GovernedTask", set_as_current=False)
 
     @app.task(base=celery.Task, name="loose", shared=False)
