@@ -5,7 +5,7 @@ from typing import Any
 from weakref import WeakSet
 
 import structlog
-from celery import Celery, bootsteps
+from celery import Celery
 from celery.signals import beat_init, setup_logging, worker_init, worker_process_init, worker_shutdown
 
 from acp_tasks import bootstrap, interrupt, logs, offspring
