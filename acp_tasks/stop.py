@@ -20,7 +20,7 @@ from acp_tasks.publish import BROKER_ERRORS, publish
 from governance.core.principals import Principal
 from governance.core.switches import Mode, Scope, Switch
 from governance.operations import relay
-from governance.operations.clearing import cancel_waiting
+from governance.operations.clearing import cancel_waiting, cancelled_since, trail_position
 from governance.operations.context import Governance
 from governance.operations.processes import WorkerLine, list_workers
 from governance.operations.switches import GRACE_S, AttemptEnd, RunningAction, end_of, engage, running_in
@@ -92,6 +92,7 @@ def stop(
 
     Raises InvalidOption, NotAllowed, StoreUnavailable; the workers' answers and the broker are not needed.
     """
+    before = trail_position(gov)
     engaged = engage(gov, scope, scope_id, mode=mode, reason=reason, by=by, grace_s=grace_s)
     switch = engaged.switch
     said(f"engaged {switch.rule}: from here on nothing in scope starts")
@@ -104,12 +105,14 @@ def stop(
     word = threading.Thread(target=lambda: acknowledged.extend(halt(app, len(alive))), name="acp-word", daemon=True)
     if alive:
         word.start()
-    cancelled = cancel_waiting(gov, switch, by.actor)
+    cancel_waiting(gov, switch, by.actor)
     ended = _wait(gov, switch, running, grace_s + _AFTER_GRACE_S if wait else 0.0)
     if alive:
         word.join(timeout=2 * _REPLY_S)
     # What gave its attempt back meanwhile (a retry, a lost worker) waits again.
-    cancelled += cancel_waiting(gov, switch, by.actor)
+    cancel_waiting(gov, switch, by.actor)
+    # By the trail: beat's sweep may have come first.
+    cancelled = cancelled_since(gov, switch, before)
     _tell(app, gov)
     silent = tuple(sorted(set(alive) - set(acknowledged)))
     return StopReport(
@@ -120,7 +123,7 @@ def stop(
         engaged.repeated,
         tuple(sorted(acknowledged)),
         silent,
-        len(cancelled),
+        len(cancelled - {run.action_id for run in ended if run.state in ("cancelled", "running")}),
         ended,
     )
 

@@ -21,7 +21,7 @@ from governance.operations.clearing import cancel_each
 from governance.operations.context import CONTROL_STREAM, Governance
 from governance.operations.rotation import turn
 from governance.operations.sessions import in_force
-from governance.store import actions, checkpoints, rotation
+from governance.store import actions, checkpoints, events, rotation
 from governance.store.events import append_in
 
 #: Of an agent's state, as JSON.
@@ -234,7 +234,7 @@ def _made(
         made_by=actor,
         action_id=action_id,
         cycle=cycle,
-        event_id=checkpoints.position(gov.store),
+        event_id=events.position(gov.store),
         control=canonical_json(checkpoints.control(gov.store, stream, session_id, _TICKETS_MAX)),
         state=state,
     )

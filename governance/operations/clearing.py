@@ -17,7 +17,7 @@ from governance.errors import InvalidOption, NotFound, StateConflict
 from governance.operations.context import Governance
 from governance.operations.principals import require
 from governance.operations.switches import board_now, read_switch, subject_of, switch_event, with_more
-from governance.store import actions, sweeps, switches
+from governance.store import actions, events, sweeps, switches
 from governance.store.action_rows import ActionRow
 from governance.store.changes import apply, apply_each
 
@@ -69,6 +69,16 @@ def cancel_waiting(gov: Governance, switch: Switch, actor: str) -> list[str]:
             # What was not cancelled has moved on by itself.
             after = (page[-1].created_us, page[-1].ref.id)
     return done
+
+
+def trail_position(gov: Governance) -> int:
+    """Where the trail has come to: what is written from here on is written after it."""
+    return events.position(gov.store)
+
+
+def cancelled_since(gov: Governance, switch: Switch, position: int) -> set[str]:
+    """The actions that the switch has cancelled since then, waiting or running, by this process and by every other."""
+    return events.cancelled_after(gov.store, position, switch.rule)
 
 
 def cancel_each(

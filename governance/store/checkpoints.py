@@ -19,11 +19,6 @@ _LATER = """SELECT a.id FROM sessions s JOIN actions a ON a.session_id = s.id
     WHERE s.stream = :stream AND s.window_end_us > :since AND a.created_us > :since"""
 
 
-def position(store: Store) -> int:
-    """The last event that has been written."""
-    return int(store.read("SELECT coalesce(max(id), 0) FROM events", {})[0][0])
-
-
 def control(store: Store, stream: str, session_id: str, limit: int) -> Mapping[str, Any]:
     """What a stream's control state is made of: its open tickets, the engaged switches, its session's balances."""
     tickets = store.read(

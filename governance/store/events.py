@@ -135,6 +135,21 @@ def after_id(store: Store, event_id: int, limit: int) -> list[StoredEvent]:
     return [_event(row) for row in found]
 
 
+def position(store: Store) -> int:
+    """The last event that has been written."""
+    return int(store.read("SELECT coalesce(max(id), 0) FROM events", {})[0][0])
+
+
+def cancelled_after(store: Store, event_id: int, rule: str) -> set[str]:
+    """The actions that `rule` has cancelled by the events after `event_id`, whoever wrote them."""
+    found = store.read(
+        """SELECT e.action_id FROM events e JOIN actions a ON a.id = e.action_id
+            WHERE e.id > :id AND e.kind = 'action.cancelled' AND a.rule = :rule""",
+        {"id": event_id, "rule": rule},
+    )
+    return {str(row[0]) for row in found}
+
+
 def latest(store: Store, limit: int) -> list[StoredEvent]:
     found = store.read(f"SELECT {_COLUMNS} FROM events ORDER BY id DESC LIMIT :limit", {"limit": limit})
     return [_event(row) for row in reversed(found)]

@@ -10,10 +10,11 @@ from acp_tasks.interrupt import Nudge, nudge
 from acp_tasks.publish import deliver
 from acp_tasks.run import Halt
 from acp_tasks.stop import StopReport, stop
-from governance.core.switches import Mode, Scope
+from governance.core.switches import Mode, Scope, Switch
 from governance.errors import ActionCancelled
 from governance.operations import audit, clearing
 from governance.operations.audit import seal
+from governance.operations.context import Governance
 from governance.operations.resolve import resolve
 from tests.support.fleet import Shop, eventually, failure
 from tests.support.governed import ANN
@@ -142,6 +143,22 @@ def test_a_worker_that_missed_the_word_stops_too(shop: Shop, monkeypatch: pytest
     assert [one.state for one in report.ended] == ["cancelled"]
     assert len(report.silent) == 1
     assert isinstance(failure(asleep), ActionCancelled)
+
+
+def test_what_beat_cancels_first_is_in_the_report(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = shop.lasting.sleeps.apply_async((str(shop.folder),), stream="bad", countdown=60)
+    earlier = halt(shop, Scope.STREAM, "bad")
+    clearing.release(shop.gov, earlier.switch_id, reason="once more", by=ANN)
+    waiting = [shop.lasting.sleeps.apply_async((str(shop.folder),), stream="bad", countdown=60) for _ in range(3)]
+
+    def beat_first(gov: Governance, switch: Switch, actor: str) -> list[str]:
+        clearing.sweep(gov, "switches")
+        return clearing.cancel_waiting(gov, switch, actor)
+
+    monkeypatch.setattr("acp_tasks.stop.cancel_waiting", beat_first)
+    report = halt(shop, Scope.STREAM, "bad")
+    assert (earlier.cancelled, report.cancelled) == (1, len(waiting))
+    assert {shop.state(one.id) for one in (before, *waiting)} == {"cancelled"}
 
 
 def test_a_pause_holds_up_what_is_in_scope_until_the_release(shop: Shop) -> None:
