@@ -17,8 +17,8 @@ from governance.operations import checkpoints
 from governance.operations.answers import Admitted
 from governance.operations.checkpoints import SavedPoint
 from governance.operations.context import Governance
-from governance.operations.model_calls import session_policy
 from governance.operations.running import emit, standing
+from governance.operations.sessions import session_policy
 
 if TYPE_CHECKING:
     from acp_tasks.agents.model_client import GovernedModel

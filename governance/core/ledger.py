@@ -4,21 +4,26 @@ An account is a budget in one window: `limit`, `posted`, `held`. Entries are app
 (`held_delta`, `posted_delta`); the account's columns are the sums of its entries, and an audit proves it:
 
     hold     +amount, 0        taken in the admitting transaction, on all matching accounts or on none
-    top_up   +amount, 0        more of it while the attempt runs; any number, on all of its accounts or on none
+    top_up   +amount, 0        more of it while the attempt runs; any number, each on all accounts of then or on none
     post     -amount, +used    the run ended: what was really used is posted, the rest is released with it
     void     -amount, 0        the attempt is known not to have started its body
     expire   -amount, +amount  the attempt vanished: nobody can say what it used, so all of it counts
 
-A closing entry closes the hold with its top-ups. Usage beyond it is posted in full and flagged; no usage reported
-posts all that was held and flags it. Never 0.
+A closing entry closes the hold with its top-ups. The accounts of a top-up are those of its own moment: an attempt that
+goes on after midnight holds more in the new day's account, and no more in the old one's. Its use is charged in the
+order in which it was held: to the old account up to what is held there, to the new one what is beyond.
+
+Usage beyond everything that is held is posted in full and flagged; no usage reported posts all that was held and flags
+it. Never 0.
 
 A hot account may be kept in several rows, its stripes, so that its writers do not queue for one. Each has a share of
 the limit, and its own posted and held; the shares sum to the limit and the account is the sum of its rows. A hold is on
 one stripe, whole, and closes on that.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Final
@@ -72,13 +77,22 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """What one attempt may spend on one account of `stripes` rows; `stripe` is the one that was taken, once it was."""
+    """What one attempt may spend on one account of `stripes` rows; `stripe` is the one that was taken, once it was.
+
+    `since`: what the attempt held of the unit before it first held any here; use up to there is charged elsewhere.
+    """
 
     account_id: str
     unit: Unit
     amount: int
     stripes: int = 1
     stripe: int = 0
+    since: int = 0
+
+    @property
+    def until(self) -> int:
+        """Up to how much of the attempt's use is covered here."""
+        return self.since + self.amount
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +170,27 @@ def holds_for(accounts: Iterable[Account], amounts: dict[Unit, int]) -> tuple[Ho
     return tuple(Hold(a.id, a.unit, amounts[a.unit], a.stripes) for a in ordered)
 
 
+def held_in_all(holds: Iterable[Hold], unit: Unit) -> int:
+    """How much an attempt with these holds may use of a unit."""
+    return max((hold.until for hold in holds if hold.unit is unit), default=0)
+
+
+def summed_up(taken: Iterable[tuple[int, Hold]]) -> tuple[Hold, ...]:
+    """The holds of one attempt by account, from its entries in their order: (instant, what one account held more).
+
+    What several accounts held more at one instant is one amount, held once.
+    """
+    holds: dict[str, Hold] = {}
+    totals: Counter[Unit] = Counter()
+    before: dict[tuple[Unit, int], int] = {}
+    for at_us, more in taken:
+        since = before.setdefault((more.unit, at_us), totals[more.unit])
+        known = holds.get(more.account_id) or replace(more, amount=0, since=since)
+        hold = holds[more.account_id] = replace(known, amount=known.amount + more.amount)
+        totals[more.unit] = max(totals[more.unit], hold.until)
+    return tuple(sorted(holds.values(), key=lambda hold: hold.account_id))
+
+
 def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account | None:
     """The tightest account without room for its amount: the one of which the smallest share is left, of equals the one
     that resets last.
@@ -167,17 +202,18 @@ def exhausted(accounts: Iterable[Account], amounts: dict[Unit, int]) -> Account 
 def settle(holds: Sequence[Hold], usage: Usage) -> tuple[Closing, ...]:
     """The closing entries of a run that ended and reported `usage`."""
     used = {Unit.COST: usage.cost_micros, Unit.ACTIONS: 1, Unit.TOKENS: usage.tokens}
-    return tuple(_post(hold, used[hold.unit], known=hold.unit not in usage.unknown) for hold in holds)
+    held = {unit: held_in_all(holds, unit) for unit in Unit}
+    return tuple(_post(hold, used[hold.unit], held[hold.unit], known=hold.unit not in usage.unknown) for hold in holds)
 
 
-def _post(hold: Hold, used: int | None, *, known: bool) -> Closing:
-    flag = None
-    if used is None or (not known and used <= hold.amount):
-        used = hold.amount
-        flag = Flag.UNREPORTED if hold.amount else None
-    elif used > hold.amount:
-        flag = Flag.OVER_HOLD
-    return _closing(hold, EntryKind.POST, used, flag)
+def _post(hold: Hold, used: int | None, held: int, *, known: bool) -> Closing:
+    if used is None or (not known and used <= held):
+        return _closing(hold, EntryKind.POST, hold.amount, Flag.UNREPORTED if hold.amount else None)
+    posted = max(used - hold.since, 0)
+    if hold.until < held:
+        # Of what came later nothing was held here.
+        posted = min(posted, hold.amount)
+    return _closing(hold, EntryKind.POST, posted, Flag.OVER_HOLD if posted > hold.amount else None)
 
 
 def void(holds: Sequence[Hold]) -> tuple[Closing, ...]:

@@ -8,7 +8,7 @@ nobody saw to its end, a stream that was dropped or another thread's, nobody kno
 import threading
 from typing import TypeAlias
 
-from governance.core.ledger import Unit
+from governance.core.ledger import Unit, held_in_all
 from governance.middleware.call import Call
 from governance.operations.top_up import Gone, NoRoom, ToppedUp, top_up
 
@@ -31,8 +31,7 @@ class Allowance:
 
     def left(self, unit: Unit) -> int:
         """What is held and not used yet."""
-        held = min((hold.amount for hold in self._holds if hold.unit is unit), default=0)
-        return max(held - self._call.reported.of(unit) - self._aside[unit], 0)
+        return max(held_in_all(self._holds, unit) - self._call.reported.of(unit) - self._aside[unit], 0)
 
     def set_aside(self, cost_micros: int, tokens: int) -> Allowed:
         """Keeps so much for one call, holding more where it has to. Raises StoreUnavailable."""
@@ -44,7 +43,7 @@ class Allowance:
                 self._call.topped_up = True
                 if self._call.added_up:
                     return Gone()
-                held = top_up(self._call.gov, self._call.running().ref, self._holds, more[Unit.COST], more[Unit.TOKENS])
+                held = top_up(self._call.gov, self._call.running(), self._holds, more[Unit.COST], more[Unit.TOKENS])
                 if not isinstance(held, ToppedUp):
                     return held
                 self._holds = held.holds

@@ -17,17 +17,14 @@ from governance.core.policy import Policy, Risk
 from governance.core.prices import UnitPrices
 from governance.core.switches import stopping
 from governance.core.transitions import model_denied
-from governance.errors import NotFound
 from governance.operations.answers import Admitted
 from governance.operations.charges import charges_now, exhausted_event
 from governance.operations.context import Governance
-from governance.operations.sessions import pinned_policy
 from governance.operations.switches import board_at, board_seen, payer_of, subject_of
 from governance.operations.top_up import NoRoom
 from governance.price_table import prices_of
 from governance.store import actions, events
 from governance.store import model_calls as store
-from governance.store import sessions as store_sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +57,6 @@ class NotOwned:
 
 
 Asked: TypeAlias = MayCall | MayNotCall | NotOwned
-
-
-def session_policy(gov: Governance, session_id: str) -> Policy:
-    """The policy version that a session was opened with. Raises NotFound."""
-    session = store_sessions.find(gov.store, session_id)
-    if session is None:
-        raise NotFound("session", session_id, "its history was pruned")
-    return pinned_policy(gov, session.policy_hash)
 
 
 def ask(

@@ -54,6 +54,15 @@ def pinned_policy(gov: Governance, policy_hash: str) -> Policy:
     return policy
 
 
+def session_policy(gov: Governance, session_id: str) -> Policy:
+    """The policy version that a session was opened with. Raises NotFound."""
+    kept = (kept.session for kept in gov.sessions.values() if kept.session.id == session_id)
+    session = next(kept, None) or store_sessions.find(gov.store, session_id)
+    if session is None:
+        raise NotFound("session", session_id, "its history was pruned")
+    return pinned_policy(gov, session.policy_hash)
+
+
 def open_at(gov: Governance, stream: str, at_us: int, now_us: int) -> Session:
     """The session of `stream` at `at_us`, opened with this process's policy unless it is open.
 

@@ -1,19 +1,29 @@
-"""Top up: a running attempt holds more, on all of its accounts or on none, before it spends it.
+"""Top up: a running attempt holds more before it spends it, on all accounts that it is charged to now or on none.
 
 What was held at admission was an estimate. An attempt that finds out while it runs that it needs more, for its next
 model call, asks for it first; the closing entry of the attempt closes the hold with all of its top-ups.
+
+It is charged to its session, and to the budgets of this moment: a window that has begun since, or a budget that was
+set, is asked like any other, and one that is over is not asked any more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
+from zlib import crc32
 
 from governance.core.actions import State
+from governance.core.budgets import Charges
 from governance.core.changes import ActionRef, Author
-from governance.core.ledger import Account, Hold, Unit, exhausted
+from governance.core.ledger import Account, Hold, Unit, exhausted, held_in_all
+from governance.core.sessions import account_ids
 from governance.core.transitions import topped_up
+from governance.operations.answers import Admitted
+from governance.operations.charges import charges_now, end_raises, open_missing
 from governance.operations.context import Governance
-from governance.store import actions, switches
+from governance.operations.sessions import session_policy
+from governance.operations.switches import board_now, payer_of
+from governance.store import actions
 from governance.store.accounts import make_room
 from governance.store.changes import apply
 
@@ -44,8 +54,8 @@ class Gone:
 MoreHeld: TypeAlias = ToppedUp | NoRoom | Gone
 
 
-def top_up(gov: Governance, ref: ActionRef, holds: tuple[Hold, ...], cost_micros: int, tokens: int) -> MoreHeld:
-    """Holds so much more for the attempt `ref` on the accounts of `holds`, which are what it holds so far.
+def top_up(gov: Governance, running: Admitted, holds: tuple[Hold, ...], cost_micros: int, tokens: int) -> MoreHeld:
+    """Holds so much more for the attempt `running`, which holds `holds` so far.
 
     Micro-USD and tokens, 0 or more. What is held by the end is in the store: whoever has called this, and also one who
     got no answer, ends the attempt with `Finish.topped_up`. Raises StoreUnavailable.
@@ -53,17 +63,27 @@ def top_up(gov: Governance, ref: ActionRef, holds: tuple[Hold, ...], cost_micros
     assert cost_micros >= 0, "a top-up adds"
     assert tokens >= 0, "a top-up adds"
     more = {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
-    wanted = tuple(replace(hold, amount=more[hold.unit]) for hold in holds if more[hold.unit])
-    if not wanted:
+    if not any(more.values()):
         return ToppedUp(holds)
+    ref, payer, policy = running.ref, payer_of(running.action), session_policy(gov, running.ref.session_id)
+    known: dict[str, Account] = {}
     for _ in range(_ROUNDS_MAX):
-        by = Author(f"attempt:{ref.id}:{ref.attempt}", gov.clock.now_us())
-        if apply(gov.store, topped_up(ref, by, wanted, epoch=switches.epoch(gov.store))):
-            return ToppedUp(_sum(holds, more))
-        found = actions.gather(gov.store, ref.id, [hold.account_id for hold in wanted])
+        board, now_us = board_now(gov), gov.clock.now_us()
+        if board.book.raises_until_us <= now_us:
+            end_raises(gov, "governance")
+            continue
+        charges = charges_now(gov, policy, payer, now_us, board)
+        wanted = _wanted(ref, holds, charges, more, known)
+        by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
+        if wanted is not None and apply(gov.store, topped_up(ref, by, wanted, epoch=board.epoch)):
+            return ToppedUp(_with(holds, wanted))
+        found = actions.gather(gov.store, ref.id, [*account_ids(ref.session_id), *charges.accounts])
         if found is None or (found.action.ref.state, found.action.ref.attempt) != (State.RUNNING, ref.attempt):
             return Gone()
-        short = exhausted(found.accounts, more)
+        known = {account.id: account for account in found.accounts}
+        if open_missing(gov, charges, found.accounts, board) or wanted is None:
+            continue
+        short = exhausted((known[hold.account_id] for hold in wanted), more)
         if short is not None:
             return NoRoom(short, more[short.unit])
         for hold in wanted:
@@ -72,5 +92,33 @@ def top_up(gov: Governance, ref: ActionRef, holds: tuple[Hold, ...], cost_micros
     raise AssertionError(f"attempt {ref.attempt} of {ref.id} kept moving for {_ROUNDS_MAX} rounds")
 
 
-def _sum(holds: Sequence[Hold], more: dict[Unit, int]) -> tuple[Hold, ...]:
-    return tuple(replace(hold, amount=hold.amount + more[hold.unit]) for hold in holds)
+def _wanted(
+    ref: ActionRef, holds: Sequence[Hold], charges: Charges, more: Mapping[Unit, int], known: Mapping[str, Account]
+) -> tuple[Hold, ...] | None:
+    """What has to be held more; None while nobody has looked at an account that holds nothing of the attempt yet."""
+    held = {hold.account_id: hold for hold in holds}
+    in_session = [hold for account_id in account_ids(ref.session_id) if (hold := held.get(account_id)) is not None]
+    units = {hold.account_id: hold.unit for hold in in_session}
+    units |= {account_id: unit for account_id, (_, unit) in charges.accounts.items()}
+    wanted = []
+    for account_id, unit in units.items():
+        if not more[unit]:
+            continue
+        hold = held.get(account_id)
+        if hold is None:
+            account = known.get(account_id)
+            if account is None:
+                return None
+            # One that it names: what is waited for is locked in one order, and this is not the only account.
+            stripe = crc32(ref.id.encode()) % account.stripes
+            hold = Hold(account_id, unit, 0, account.stripes, stripe, held_in_all(holds, unit))
+        wanted.append(replace(hold, amount=more[unit]))
+    return tuple(wanted)
+
+
+def _with(holds: Sequence[Hold], wanted: Sequence[Hold]) -> tuple[Hold, ...]:
+    added = {hold.account_id: hold for hold in holds}
+    for hold in wanted:
+        before = added.get(hold.account_id)
+        added[hold.account_id] = hold if before is None else replace(before, amount=before.amount + hold.amount)
+    return tuple(added.values())

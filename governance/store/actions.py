@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from governance.core.identity import Membership, Part, Resolved, filled_text, resolve
-from governance.core.ledger import Account, Hold, Unit
+from governance.core.ledger import Account, Hold, Unit, summed_up
 from governance.store.accounts import ACCOUNTS
 from governance.store.action_rows import COLUMNS, FROM, ActionRow, row_of
 from governance.store.engine import Store
@@ -98,14 +98,13 @@ def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
 def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
     """What `attempt` holds and has not closed, top-ups and all."""
     found = store.read(
-        """SELECT c.account, c.unit, sum(CASE WHEN e.kind IN ('hold', 'top_up') THEN e.held_delta ELSE 0 END),
-                c.stripes, c.stripe
+        """SELECT e.at_us, c.account, c.unit, e.held_delta, c.stripes, c.stripe
             FROM entries e JOIN accounts c ON c.id = e.account_id WHERE e.action_id = :id AND e.attempt = :attempt
-            GROUP BY c.id, c.account, c.unit, c.stripes, c.stripe
-            HAVING max(CASE WHEN e.kind IN ('hold', 'top_up') THEN 0 ELSE 1 END) = 0 ORDER BY c.id""",
+            AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = e.action_id AND d.attempt = e.attempt
+                AND d.account_id = e.account_id AND d.kind IN ('post', 'void', 'expire')) ORDER BY e.id""",
         {"id": action_id, "attempt": attempt},
     )
-    return tuple(Hold(row[0], Unit(row[1]), int(row[2]), *row[3:]) for row in found)
+    return summed_up((int(row[0]), Hold(row[1], Unit(row[2]), int(row[3]), *row[4:])) for row in found)
 
 
 def republished(store: Store, action: ActionRow, now_us: int) -> bool:

@@ -130,8 +130,8 @@ def _amount(value: object) -> int | None:
 def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
     """Open holds that no running attempt owns: (action, attempt, account)."""
     found = store.read(
-        f"""SELECT h.action_id, h.attempt, h.account_id FROM entries h
-            WHERE h.kind = 'hold' AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
+        f"""SELECT DISTINCT h.action_id, h.attempt, h.account_id FROM entries h
+            WHERE h.kind IN ('hold', 'top_up') AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
                 AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind NOT IN ('hold', 'top_up'))
             AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.id = h.action_id AND a.attempt = h.attempt
                 AND a.state = 'running') AND NOT EXISTS ({_PRUNED.format(account="h.account_id")})

@@ -32,8 +32,8 @@ def desk(database_url: str) -> Iterator[Desk]:
 def test_an_attempt_that_vanishes_charges_its_whole_hold_to_every_budget(desk: Desk) -> None:
     heartbeat.register(desk.gov, LEASE.worker_id, 1)
     run = ask(desk, user="ann", org="acme", cost_micros=4000, tokens=10)
-    assert isinstance(top_up(desk.gov, run.ref, run.holds, 1000, 20), ToppedUp)
-    short = top_up(desk.gov, run.ref, run.holds, 9000, 0)
+    assert isinstance(top_up(desk.gov, run, run.holds, 1000, 20), ToppedUp)
+    short = top_up(desk.gov, run, run.holds, 9000, 0)
     assert isinstance(short, NoRoom)
     assert short.account.id.startswith("budget:each-user:daily:user=ann:")
     recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
@@ -44,23 +44,6 @@ def test_an_attempt_that_vanishes_charges_its_whole_hold_to_every_budget(desk: D
     }
     flags = desk.gov.store.read("SELECT flag FROM entries WHERE kind = 'expire' AND account_id LIKE 'budget:%'", {})
     assert [row[0] for row in flags] == ["unreported"] * 3
-    assert reconcile(desk.gov).findings == ()
-
-
-def test_a_running_attempt_is_charged_to_the_accounts_of_its_admission(desk: Desk) -> None:
-    run = ask(desk, user="ann", cost_micros=1000)
-    wanted = {"identity": {"user": "ann"}, "period": "daily", "max_cost_usd": "0.000001"}
-    budgets.set_budget(desk.gov, "meanwhile", wanted, by=ANN, reason="x")
-    clock(desk).pass_s(DAY_S)
-    more = top_up(desk.gov, run.ref, run.holds, 500, 0)
-    assert isinstance(more, ToppedUp)
-    assert [hold.account_id for hold in more.holds] == [hold.account_id for hold in run.holds]
-    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 0, 1500)
-    desk.finish(run, usage=Usage(1700, 0))
-    assert accounts(desk).keys() == {f"each-user:daily:user=ann {unit}" for unit in ("cost_micros", "tokens")}
-    # The next one is admitted anew: to the new window, and to the new budget.
-    assert ask(desk, user="ann", cost_micros=1000).rule == "budget:meanwhile"
-    assert accounts(desk)["each-user:daily:user=ann cost_micros"] == (10_000, 0, 0)
     assert reconcile(desk.gov).findings == ()
 
 
@@ -254,13 +237,13 @@ def test_a_striped_budget_is_topped_up_raised_and_charged_as_one(desk: Desk) -> 
     budgets.set_budget(desk.gov, "striped", config, by=ANN, reason="hot")
     run = ask(desk, org="acme", tokens=20)
     # More than the stripe's own share, and no more than the budget has.
-    more = top_up(desk.gov, run.ref, run.holds, 0, 60)
+    more = top_up(desk.gov, run, run.holds, 0, 60)
     assert isinstance(more, ToppedUp)
-    assert isinstance(top_up(desk.gov, run.ref, more.holds, 0, 11), NoRoom)
+    assert isinstance(top_up(desk.gov, run, more.holds, 0, 11), NoRoom)
     assert reconcile(desk.gov).findings == ()
     until_us = clock(desk).now_us() + SECOND_US
     budgets.raise_budget(desk.gov, "striped", until_us=until_us, reason="x", by=ANN, tokens=30)
-    more = top_up(desk.gov, run.ref, more.holds, 0, 40)
+    more = top_up(desk.gov, run, more.holds, 0, 40)
     assert isinstance(more, ToppedUp)
     (striped,) = (
         one for one in ledger.accounts(desk.gov.store, [hold.account_id for hold in more.holds]) if one.limit == 120

@@ -16,8 +16,9 @@ from governance.operations import audit, switches
 from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted
 from governance.operations.finish import Finish, Succeeded, finish
-from governance.operations.model_calls import MayCall, MayNotCall, NotOwned, ask, no_room, record, session_policy
+from governance.operations.model_calls import MayCall, MayNotCall, NotOwned, ask, no_room, record
 from governance.operations.reports import show_action
+from governance.operations.sessions import session_policy
 from governance.operations.top_up import Gone, NoRoom
 from tests.support import books
 from tests.support.charged import told

@@ -27,11 +27,16 @@ TURNS: Final = (
     ("2027-10-31T23:00:00+00:00", {"daily": 25, "weekly": 7 * 24 + 1, "monthly": 31 * 24 + 1}),
     ("2027-03-28T22:00:00+00:00", {"daily": 23, "weekly": 7 * 24 - 1}),
 )
+_HELD: Final = "kind IN ('hold', 'top_up')"
 #: Charges that were made at an instant which is not in the account's window; and ends that are not where the hold was.
-_OUTSIDE: Final = """SELECT e.account_id, e.at_us FROM entries e JOIN accounts a ON a.id = e.account_id
-    WHERE e.kind = 'hold' AND NOT (a.window_start_us <= e.at_us AND e.at_us < a.window_end_us)"""
-_ELSEWHERE: Final = """SELECT e.account_id FROM entries e WHERE e.kind <> 'hold' AND NOT EXISTS (SELECT 1 FROM entries h
-    WHERE h.kind = 'hold' AND h.action_id = e.action_id AND h.attempt = e.attempt AND h.account_id = e.account_id)"""
+_OUTSIDE: Final = f"""SELECT e.account_id, e.at_us FROM entries e JOIN accounts a ON a.id = e.account_id
+    WHERE e.{_HELD} AND a.scope = 'budget' AND NOT (a.window_start_us <= e.at_us AND e.at_us < a.window_end_us)"""
+_ELSEWHERE: Final = f"""SELECT e.account_id FROM entries e WHERE NOT (e.{_HELD}) AND NOT EXISTS (SELECT 1
+    FROM entries h WHERE h.{_HELD} AND h.action_id = e.action_id AND h.attempt = e.attempt
+    AND h.account_id = e.account_id)"""
+#: Attempts that held before an instant and after it.
+_ACROSS: Final = f"""SELECT action_id FROM entries WHERE {_HELD} GROUP BY action_id
+    HAVING min(at_us) < :turn AND max(at_us) >= :turn"""
 
 
 @pytest.fixture
@@ -45,7 +50,9 @@ def desk(database_url: str) -> Iterator[Desk]:
 def test_every_hold_is_of_the_window_in_which_it_was_taken(
     desk: Desk, database_url: str, midnight: str, hours: dict[str, int]
 ) -> None:
-    """Eight processes hold on either side of a midnight, none at the moment of another; all of it ends after it."""
+    """Eight processes hold on either side of a midnight, none at the moment of another, and hold more for what runs
+    across it; all of it ends after it.
+    """
     turn_us = int(datetime.fromisoformat(midnight).timestamp()) * SECOND_US
     clock(desk).at_us = turn_us - HOUR_US // 2
     for period in hours:
@@ -69,6 +76,8 @@ def test_every_hold_is_of_the_window_in_which_it_was_taken(
         before, after = accounts[f"roomy-{period}", False], accounts[f"roomy-{period}", True]
         assert before[2] + after[2] == seen["roomy"] * EACH
         assert min(before[2], after[2]) > 0
+    across = desk.gov.store.read(_ACROSS, {"turn": turn_us})
+    assert across, "some attempts hold on both sides"
     assert desk.gov.store.read(_OUTSIDE, {}) == []
     assert desk.gov.store.read(_ELSEWHERE, {}) == []
     clock(desk).at_us = turn_us + HOUR_US

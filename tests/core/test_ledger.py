@@ -1,5 +1,8 @@
 """Two-phase accounting: whatever a run reports, a hold is closed exactly once and nothing is made up or lost."""
 
+from collections import Counter
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,10 +16,12 @@ from governance.core.ledger import (
     estimate,
     exhausted,
     expire,
+    held_in_all,
     holds_for,
     row_id,
     settle,
     shares,
+    summed_up,
     void,
 )
 
@@ -45,6 +50,45 @@ def test_a_settled_hold_is_released_whole_and_posts_what_was_used(
             assert closing.flag is (Flag.UNREPORTED if hold.amount else None)
         else:
             assert closing.flag is (Flag.OVER_HOLD if used > hold.amount else None)
+
+
+# What each hold of an attempt adds, and on which day it is taken; nothing is held twice at one instant.
+days = st.lists(st.tuples(st.integers(1, 1000), st.booleans()), min_size=1, max_size=8)
+
+
+@given(days, reported, st.data())
+def test_what_is_held_on_several_days_is_charged_in_the_order_in_which_it_was_held(
+    steps: list[tuple[int, bool]], used: int | None, data: st.DataObject
+) -> None:
+    day, total, entries, held = 0, 0, [], Counter[str]()
+    for at_us, (amount, midnight) in enumerate(steps):
+        day += midnight
+        accounts = [f"day{day}", "session", *(["set-meanwhile"] if at_us > len(steps) // 2 else [])]
+        entries += [(at_us, Hold(one, Unit.TOKENS, amount)) for one in data.draw(st.permutations(accounts))]
+        held.update(dict.fromkeys(accounts, amount))
+        total += amount
+    taken = summed_up(entries)
+    assert {hold.account_id: hold.amount for hold in taken} == held
+    assert held_in_all(taken, Unit.TOKENS) == total
+
+    closings = {closing.account_id: closing for closing in settle(taken, Usage(0, used))}
+
+    assert {name: -closing.held_delta for name, closing in closings.items()} == held
+    counted = total if used is None else used
+    assert closings["session"].posted_delta == counted
+    daily = [closings[f"day{number}"] for number in range(day + 1) if f"day{number}" in closings]
+    assert sum(closing.posted_delta for closing in daily) == counted
+    assert not any(closing.exceeds for closing in daily[:-1])
+    assert daily[-1].exceeds == (counted > total)
+    # An earlier day is used up before a later one is touched.
+    assert all(
+        not (before.posted_delta < -before.held_delta and after.posted_delta) for before, after in pairwise(daily)
+    )
+    if "set-meanwhile" in closings:
+        assert closings["set-meanwhile"].posted_delta == max(counted - (total - held["set-meanwhile"]), 0)
+    unknown = settle(taken, Usage(0, used, (Unit.TOKENS,)))
+    assert sum(closing.posted_delta for closing in unknown if closing.account_id == "session") == max(counted, total)
+    assert sum(closing.posted_delta for closing in unknown if "day" in closing.account_id) == max(counted, total)
 
 
 @given(holds())

@@ -8,16 +8,17 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from governance.core.ledger import Usage
+from governance.core.ledger import Unit, Usage, held_in_all
 from governance.middleware.allowance import Allowance, SetAside
 from governance.middleware.call import Call
 from governance.middleware.spool import Spool
 from governance.operations.admit import Arrival
 from governance.operations.answers import Admitted, Cancelled, Denied
 from governance.operations.finish import Finish, Settled, Succeeded, finish
-from governance.operations.top_up import NoRoom
+from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import TokenBudgetTracker
 from governance.policy_file import canonical, parse_policy
+from governance.store.actions import holds_of
 from tests.support.clocks import TickingClock
 from tests.support.governed import Desk
 
@@ -64,21 +65,31 @@ def use(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
 
 
 def straddle(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
-    """Holds for each org before and after an instant, and closes all of it then, given as from:step:until:orgs."""
+    """Holds for each org before and after an instant, and closes all of it then, given as from:step:until:orgs.
+
+    As often as it admits an action, it holds more for one that runs already.
+    """
     start_us, step_us, until_us, *orgs = argument.split(":")
     clock = TickingClock(int(start_us), int(step_us))
     desk = Desk(replace(desk.gov, clock=clock), desk.lease)
     seen: Counter[str] = Counter()
-    runs = []
+    runs: dict[str, list[Admitted]] = {org: [] for org in orgs}
     while clock.at_us < int(until_us):
         rng.shuffle(orgs)
         for org in orgs:
+            if runs[org] and rng.random() < 0.5:
+                run = runs[org].pop(rng.randrange(len(runs[org])))
+                more = top_up(desk.gov, run, run.holds, 0, EACH)
+                seen[org] += isinstance(more, ToppedUp)
+                runs[org].append(replace(run, holds=more.holds) if isinstance(more, ToppedUp) else run)
+                continue
             admission = desk.arrive(desk.submit(org=org, cost_micros=0, tokens=EACH))
             if isinstance(admission, Admitted):
-                runs.append(admission)
+                runs[org].append(admission)
                 seen[org] += 1
-    for run in runs:
-        desk.finish(run, usage=Usage(0, EACH))
+    for run in (one for many in runs.values() for one in many):
+        assert set(holds_of(desk.gov.store, run.ref.id, run.ref.attempt)) == set(run.holds)
+        desk.finish(run, usage=Usage(0, held_in_all(run.holds, Unit.TOKENS)))
     return seen
 
 

@@ -79,7 +79,9 @@ entries = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("action_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("kind", Text, nullable=False),  # hold, any number of top_up, then exactly one of post, void, expire
+    Column(
+        "kind", Text, nullable=False
+    ),  # hold or top_up, any number of top_up, then exactly one of post, void, expire
     Column("held_delta", BigInteger, nullable=False),
     Column("posted_delta", BigInteger, nullable=False),
     Column("flag", Text),
