@@ -4,12 +4,14 @@ Celery subscribes to the result of every task that it publishes, whether or not 
 unsubscribes when the last reference to it is gone: a fifth of what a producer does.
 """
 
+from contextlib import suppress
 from typing import Any, Final
 
 from celery.backends import asynchronous, redis
-from celery.states import SUCCESS
+from celery.states import STARTED, SUCCESS
+from redis.exceptions import WatchError
 
-from acp_tasks.results import is_recorded, write
+from acp_tasks.results import BEFORE_A_START, encoded, is_recorded, write
 
 # Any: its types do not know what these are made of.
 _REDIS: Final[Any] = redis.RedisBackend
@@ -92,12 +94,27 @@ class _Governed:
         celerys: Any = super()
         return celerys._store_result(task_id, result, state, traceback, request, **kwargs)
 
-    def _set(self: Any, key: Any, value: Any, expires: int | None = None) -> None:
-        # As Celery's, by a call that is not deprecated: the warning of each costs more than the call.
+    def store_started(self: Any, request: Any, meta: dict[str, Any]) -> None:
+        """As `results.store_started`. What is said between the look and the write is later than a start, and stays."""
+        key, value = self.get_key_for_task(request.id), encoded(self, request.id, meta, STARTED, request)
         with self.client.pipeline() as pipe:
-            pipe.set(key, value, ex=(self.expires if expires is None else expires) or None)
-            pipe.publish(key, value)
+            pipe.watch(key)
+            known = pipe.get(key)
+            if known is None or self.decode_result(known)["status"] in BEFORE_A_START:
+                pipe.multi()
+                self._put(pipe, key, value)
+                with suppress(WatchError):
+                    pipe.execute()
+
+    def _set(self: Any, key: Any, value: Any, expires: int | None = None) -> None:
+        with self.client.pipeline() as pipe:
+            self._put(pipe, key, value, expires)
             pipe.execute()
+
+    def _put(self: Any, pipe: Any, key: Any, value: Any, expires: int | None = None) -> None:
+        # As Celery's, by a call that is not deprecated: the warning of each costs more than the call.
+        pipe.set(key, value, ex=(self.expires if expires is None else expires) or None)
+        pipe.publish(key, value)
 
 
 class GovernedRedisBackend(_Governed, _REDIS):  # type: ignore[misc]

@@ -16,7 +16,7 @@ from celery.app.task import Context
 from celery.exceptions import SoftTimeLimitExceeded
 
 from acp_tasks.conclusion import conclude
-from acp_tasks.results import is_recorded, mark_recorded
+from acp_tasks.results import is_recorded, mark_recorded, store_started
 from acp_tasks.starts import Starts, starts
 from governance.middleware.call import Returned
 from governance.operations.finish import Succeeded
@@ -85,15 +85,15 @@ def test_what_a_body_says_of_itself_is_not_replaced_by_its_start(shop: Shop, tmp
 
 def test_what_a_body_says_waits_for_a_start_that_is_being_written(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     task, said = shop.tasks.says_progress, request(str(uuid4()))
-    store, reached, go_on = task.backend._set_with_state, threading.Event(), threading.Event()
+    encode, reached, go_on = task.backend.encode, threading.Event(), threading.Event()
 
-    def slow(key: Any, value: Any, state: str) -> None:
-        if state == "STARTED":
+    def slow(meta: dict[str, Any]) -> Any:
+        if meta["status"] == "STARTED":
             reached.set()
             go_on.wait(20)
-        store(key, value, state)
+        return encode(meta)
 
-    monkeypatch.setattr(task.backend, "_set_with_state", slow)
+    monkeypatch.setattr(task.backend, "encode", slow)
     starts.begin(task, said)
     assert reached.wait(20)
     with ThreadPoolExecutor(1) as pool:
@@ -103,6 +103,27 @@ def test_what_a_body_says_waits_for_a_start_that_is_being_written(shop: Shop, mo
         go_on.set()
         saying.result(timeout=20)
     assert task.AsyncResult(said.id).state == "PROGRESS"
+
+
+@pytest.mark.parametrize("known", ["RETRY", None])
+def test_a_worker_that_stands_still_between_its_look_and_its_word_hides_no_outcome(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, known: str | None
+) -> None:
+    backend, said = shop.tasks.add.backend, request(str(uuid4()))
+    if known is not None:
+        backend.store_result(said.id, None, known)
+    put = backend._put
+
+    def frozen(pipe: Any, *rest: Any) -> None:
+        # Meanwhile another worker has run it.
+        monkeypatch.undo()
+        backend.store_result(said.id, 2, "SUCCESS")
+        put(pipe, *rest)
+
+    monkeypatch.setattr(backend, "_put", frozen)
+    store_started(backend, said, {"pid": 1})
+    assert backend.get_state(said.id) == "SUCCESS"
+    assert backend.get_result(said.id) == 2
 
 
 def test_only_an_end_that_the_store_has_is_marked_as_recorded() -> None:
