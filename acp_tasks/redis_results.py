@@ -4,12 +4,10 @@ Celery subscribes to the result of every task that it publishes, whether or not 
 unsubscribes when the last reference to it is gone: a fifth of what a producer does.
 """
 
-from contextlib import suppress
 from typing import Any, Final
 
 from celery.backends import asynchronous, redis
 from celery.states import STARTED, SUCCESS
-from redis.exceptions import WatchError
 
 from acp_tasks.results import BEFORE_A_START, encoded, is_recorded, write
 
@@ -95,16 +93,16 @@ class _Governed:
         return celerys._store_result(task_id, result, state, traceback, request, **kwargs)
 
     def store_started(self: Any, request: Any, meta: dict[str, Any]) -> None:
-        """As `results.store_started`. What is said between the look and the write is later than a start, and stays."""
+        """As `results.store_started`; what is said between the look and the write is looked at, too."""
         key, value = self.get_key_for_task(request.id), encoded(self, request.id, meta, STARTED, request)
-        with self.client.pipeline() as pipe:
-            pipe.watch(key)
+
+        def look_and_put(pipe: Any) -> None:
             known = pipe.get(key)
+            pipe.multi()
             if known is None or self.decode_result(known)["status"] in BEFORE_A_START:
-                pipe.multi()
                 self._put(pipe, key, value)
-                with suppress(WatchError):
-                    pipe.execute()
+
+        self.client.transaction(look_and_put, key)
 
     def _set(self: Any, key: Any, value: Any, expires: int | None = None) -> None:
         with self.client.pipeline() as pipe:

@@ -187,7 +187,7 @@ def _set_aside(
             case NoRoom() as short:
                 fits = min(_fits(run, may, short, input_tokens) // answers, output_tokens - 1)
                 if fits < shortest:
-                    _refuse(run, model, model_calls.no_room(run.governance, run.admitted, run.policy, model, short))
+                    _refuse(run, model, model_calls.no_room(run.governance, run.admitted, model, short))
                 output_tokens = fits
             case other:
                 assert_never(other)

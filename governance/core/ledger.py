@@ -79,7 +79,7 @@ class Account:
 class Hold:
     """What one attempt may spend on one account of `stripes` rows; `stripe` is the one that was taken, once it was.
 
-    `since`: what the attempt held of the unit before it first held any here; use up to there is charged elsewhere.
+    `parts` of what the attempt uses are charged here, each (from, until), where it is not just the first of it.
     """
 
     account_id: str
@@ -87,12 +87,23 @@ class Hold:
     amount: int
     stripes: int = 1
     stripe: int = 0
-    since: int = 0
+    parts: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def covers(self) -> tuple[tuple[int, int], ...]:
+        return self.parts or ((0, self.amount),)
 
     @property
     def until(self) -> int:
-        """Up to how much of the attempt's use is covered here."""
-        return self.since + self.amount
+        """Up to where the attempt may use while what comes last is charged here."""
+        return self.covers[-1][1]
+
+    def more(self, amount: int, since: int) -> "Hold":
+        """With so much more, of an attempt that holds `since` of the unit in all."""
+        *parts, last = self.covers if self.amount or not since else ((since, since),)
+        parts += [(last[0], since + amount)] if last[1] == since else [last, (since, since + amount)]
+        total = self.amount + amount
+        return replace(self, amount=total, parts=() if parts == [(0, total)] else tuple(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,12 +193,16 @@ def summed_up(taken: Iterable[tuple[int, Hold]]) -> tuple[Hold, ...]:
     """
     holds: dict[str, Hold] = {}
     totals: Counter[Unit] = Counter()
-    before: dict[tuple[Unit, int], int] = {}
-    for at_us, more in taken:
-        since = before.setdefault((more.unit, at_us), totals[more.unit])
-        known = holds.get(more.account_id) or replace(more, amount=0, since=since)
-        hold = holds[more.account_id] = replace(known, amount=known.amount + more.amount)
-        totals[more.unit] = max(totals[more.unit], hold.until)
+    steps: dict[Unit, tuple[int, int, set[str]]] = {}
+    for at_us, entry in taken:
+        step = steps.get(entry.unit)
+        if step is None or step[0] != at_us or entry.account_id in step[2]:
+            step = steps[entry.unit] = (at_us, totals[entry.unit], set())
+        _, since, told = step
+        told.add(entry.account_id)
+        known = holds.get(entry.account_id) or replace(entry, amount=0)
+        holds[entry.account_id] = known.more(entry.amount, since)
+        totals[entry.unit] = max(totals[entry.unit], since + entry.amount)
     return tuple(sorted(holds.values(), key=lambda hold: hold.account_id))
 
 
@@ -209,10 +224,10 @@ def settle(holds: Sequence[Hold], usage: Usage) -> tuple[Closing, ...]:
 def _post(hold: Hold, used: int | None, held: int, *, known: bool) -> Closing:
     if used is None or (not known and used <= held):
         return _closing(hold, EntryKind.POST, hold.amount, Flag.UNREPORTED if hold.amount else None)
-    posted = max(used - hold.since, 0)
-    if hold.until < held:
-        # Of what came later nothing was held here.
-        posted = min(posted, hold.amount)
+    posted = sum(min(max(used - begin, 0), end - begin) for begin, end in hold.covers)
+    if hold.until == held:
+        # Whoever holds the last of it is charged what is beyond.
+        posted += max(used - held, 0)
     return _closing(hold, EntryKind.POST, posted, Flag.OVER_HOLD if posted > hold.amount else None)
 
 

@@ -52,7 +52,7 @@ class Spool:
         """Keeps an attempt's end."""
         self._write(
             f"{ending.ref.id}-{ending.ref.attempt}",
-            {"finish": asdict(ending), "outcome": type(ending.outcome).__name__},
+            {"finish": _kept(ending), "outcome": type(ending.outcome).__name__},
         )
 
     def give_back(self, action_id: str, lease: Lease, started_us: int) -> None:
@@ -107,6 +107,14 @@ class Spool:
             # Half a note only takes the room that the next try needs.
             aside.unlink(missing_ok=True)
             raise
+
+
+def _kept(ending: Finish) -> dict[str, Any]:
+    kept = asdict(ending)
+    for hold in kept["holds"]:
+        # Only top-ups make parts of it, and then the store is asked.
+        del hold["parts"]
+    return kept
 
 
 def _finish(kept: dict[str, Any], outcome: type[Outcome]) -> Finish:

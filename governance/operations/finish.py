@@ -18,7 +18,7 @@ from governance.core.endings import (
 from governance.core.ledger import Hold, Usage, settle, void
 from governance.operations.context import Governance
 from governance.store import actions
-from governance.store.changes import apply
+from governance.store.changes import apply, close
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,12 @@ Finished: TypeAlias = Settled | Fenced
 
 def finish(gov: Governance, finish: Finish) -> Finished:
     """Ends the attempt once, however often it is called."""
-    if finish.topped_up:
-        # Once it is ended nothing is held any more, and the guard finds that out.
-        finish = replace(finish, holds=actions.holds_of(gov.store, finish.ref.id, finish.ref.attempt))
     change = _change(finish)
-    if apply(gov.store, change):
+    if finish.topped_up:
+        ended = close(gov.store, finish.ref, lambda holds: _change(replace(finish, holds=holds)))
+    else:
+        ended = apply(gov.store, change)
+    if ended:
         return Settled()
     now = actions.find(gov.store, finish.ref.id)
     wanted = change.event.state
@@ -121,9 +122,12 @@ def give_back(gov: Governance, action_id: str, lease: Lease, started_us: int | N
         or started_us not in (None, action.started_us)
     ):
         return False
-    holds = actions.holds_of(gov.store, action_id, action.ref.attempt)
-    by = Author(f"worker:{lease.worker_id}", gov.clock.now_us())
-    return apply(gov.store, abandoned(action.ref, by, reason="interrupted during admission", closings=void(holds)))
+    ref, by = action.ref, Author(f"worker:{lease.worker_id}", gov.clock.now_us())
+    return close(
+        gov.store,
+        ref,
+        lambda holds: abandoned(ref, by, reason="interrupted during admission", closings=void(holds)),
+    )
 
 
 def _change(finish: Finish) -> Change:

@@ -20,7 +20,7 @@ from governance.core.transitions import model_denied
 from governance.operations.answers import Admitted
 from governance.operations.charges import charges_now, exhausted_event
 from governance.operations.context import Governance
-from governance.operations.switches import board_at, board_seen, payer_of, subject_of
+from governance.operations.switches import board_at, payer_of, subject_of
 from governance.operations.top_up import NoRoom
 from governance.price_table import prices_of
 from governance.store import actions, events
@@ -87,12 +87,11 @@ def ask(
     return MayCall(access, prices, policy.models, now_us, api_url)
 
 
-def no_room(gov: Governance, running: Admitted, policy: Policy, model: str, short: NoRoom) -> MayNotCall | NotOwned:
+def no_room(gov: Governance, running: Admitted, model: str, short: NoRoom) -> MayNotCall | NotOwned:
     """A call did not fit into a budget: the refusal that names it. Raises StoreUnavailable."""
     ref, now_us = running.ref, gov.clock.now_us()
     payer = payer_of(running.action)
-    charge, _ = charges_now(gov, policy, payer, now_us, board_seen(gov)).accounts.get(short.account.id, (None, None))
-    found = Exhausted(short.account, short.wanted, charge, OnExhausted.DENY)
+    found = Exhausted(short.account, short.wanted, short.charge, OnExhausted.DENY)
     by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
     told = exhausted_event(
         ref, by, found, outcome="model call refused", session_id=ref.session_id, payer=payer, model=model

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from functools import partial
 
 from governance.core.actions import State
-from governance.core.changes import Author
+from governance.core.changes import Author, Change
 from governance.core.endings import cancelled, closing_payload, reclaimed
-from governance.core.ledger import expire
+from governance.core.ledger import Hold, expire
 from governance.core.switches import Switch
 from governance.core.transitions import denied
 from governance.operations.context import Governance
 from governance.operations.switches import killing
-from governance.store import actions, events, sweeps, workers
+from governance.store import events, sweeps, workers
 from governance.store.action_rows import ActionRow
-from governance.store.changes import apply
+from governance.store.changes import apply, close
 
 _BATCH = 200
 
@@ -158,17 +158,22 @@ def _reclaim(gov: Governance, action: ActionRow, reason: str, actor: str) -> Sta
 
 def _cancel(gov: Governance, action: ActionRow, switch: Switch, actor: str) -> State | None:
     """A kill switch covers it: it does not run again, also when the switch is released in this moment."""
-    closings = expire(actions.holds_of(gov.store, action.ref.id, action.ref.attempt))
-    change = cancelled(
-        action.ref,
-        Author(actor, gov.clock.now_us()),
-        rule=switch.rule,
-        reason=switch.reason,
-        due=False,
-        closings=closings,
-        closing_payload=closing_payload(closings),
-    )
-    return State.CANCELLED if apply(gov.store, change) else None
+    by = Author(actor, gov.clock.now_us())
+
+    def closing(holds: tuple[Hold, ...]) -> Change:
+        closings = expire(holds)
+        payload = closing_payload(closings)
+        return cancelled(
+            action.ref,
+            by,
+            rule=switch.rule,
+            reason=switch.reason,
+            due=False,
+            closings=closings,
+            closing_payload=payload,
+        )
+
+    return State.CANCELLED if close(gov.store, action.ref, closing) else None
 
 
 def _forsake(gov: Governance, action: ActionRow, actor: str) -> State | None:
@@ -185,14 +190,17 @@ def _forsake(gov: Governance, action: ActionRow, actor: str) -> State | None:
 def _give_up(
     gov: Governance, action: ActionRow, after: State, reason: str, actor: str, error_type: str, *, delivered: bool
 ) -> State | None:
-    holds = actions.holds_of(gov.store, action.ref.id, action.ref.attempt)
-    change = reclaimed(
-        action.ref,
-        Author(actor, gov.clock.now_us()),
-        after=after,
-        reason=reason,
-        error_type=error_type,
-        closings=expire(holds),
-        delivered=delivered,
-    )
-    return after if apply(gov.store, change) else None
+    by = Author(actor, gov.clock.now_us())
+
+    def closing(holds: tuple[Hold, ...]) -> Change:
+        return reclaimed(
+            action.ref,
+            by,
+            after=after,
+            reason=reason,
+            error_type=error_type,
+            closings=expire(holds),
+            delivered=delivered,
+        )
+
+    return after if close(gov.store, action.ref, closing) else None

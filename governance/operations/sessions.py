@@ -56,8 +56,7 @@ def pinned_policy(gov: Governance, policy_hash: str) -> Policy:
 
 def session_policy(gov: Governance, session_id: str) -> Policy:
     """The policy version that a session was opened with. Raises NotFound."""
-    kept = (kept.session for kept in gov.sessions.values() if kept.session.id == session_id)
-    session = next(kept, None) or store_sessions.find(gov.store, session_id)
+    session = store_sessions.find(gov.store, session_id)
     if session is None:
         raise NotFound("session", session_id, "its history was pruned")
     return pinned_policy(gov, session.policy_hash)

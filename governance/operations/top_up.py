@@ -13,7 +13,7 @@ from typing import TypeAlias
 from zlib import crc32
 
 from governance.core.actions import State
-from governance.core.budgets import Charges
+from governance.core.budgets import Charge, Charges
 from governance.core.changes import ActionRef, Author
 from governance.core.ledger import Account, Hold, Unit, exhausted, held_in_all
 from governance.core.sessions import account_ids
@@ -21,7 +21,7 @@ from governance.core.transitions import topped_up
 from governance.operations.answers import Admitted
 from governance.operations.charges import charges_now, end_raises, open_missing
 from governance.operations.context import Governance
-from governance.operations.sessions import session_policy
+from governance.operations.sessions import in_force
 from governance.operations.switches import board_now, payer_of
 from governance.store import actions
 from governance.store.accounts import make_room
@@ -40,10 +40,11 @@ class ToppedUp:
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """Nothing was held: `account`, as it was found, has no room for `wanted` more."""
+    """Nothing was held: `account`, as it was found, has no room for `wanted` more; a budget's by this `charge`."""
 
     account: Account
     wanted: int
+    charge: Charge | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +66,15 @@ def top_up(gov: Governance, running: Admitted, holds: tuple[Hold, ...], cost_mic
     more = {Unit.COST: cost_micros, Unit.ACTIONS: 0, Unit.TOKENS: tokens}
     if not any(more.values()):
         return ToppedUp(holds)
-    ref, payer, policy = running.ref, payer_of(running.action), session_policy(gov, running.ref.session_id)
+    ref, payer = running.ref, payer_of(running.action)
     known: dict[str, Account] = {}
     for _ in range(_ROUNDS_MAX):
         board, now_us = board_now(gov), gov.clock.now_us()
         if board.book.raises_until_us <= now_us:
             end_raises(gov, "governance")
             continue
+        # By the policy that an action of this moment would be admitted by: it opens the accounts of a new window.
+        policy = in_force(gov, running.action.stream, now_us).policy
         charges = charges_now(gov, policy, payer, now_us, board)
         wanted = _wanted(ref, holds, charges, more, known)
         by = Author(f"attempt:{ref.id}:{ref.attempt}", now_us)
@@ -85,7 +88,8 @@ def top_up(gov: Governance, running: Admitted, holds: tuple[Hold, ...], cost_mic
             continue
         short = exhausted((known[hold.account_id] for hold in wanted), more)
         if short is not None:
-            return NoRoom(short, more[short.unit])
+            charge, _ = charges.accounts.get(short.id, (None, None))
+            return NoRoom(short, more[short.unit], charge)
         for hold in wanted:
             if hold.stripes > 1:
                 make_room(gov.store, hold.account_id, hold.amount, hold.stripe)
@@ -110,8 +114,7 @@ def _wanted(
             if account is None:
                 return None
             # One that it names: what is waited for is locked in one order, and this is not the only account.
-            stripe = crc32(ref.id.encode()) % account.stripes
-            hold = Hold(account_id, unit, 0, account.stripes, stripe, held_in_all(holds, unit))
+            hold = Hold(account_id, unit, 0, account.stripes, crc32(ref.id.encode()) % account.stripes)
         wanted.append(replace(hold, amount=more[unit]))
     return tuple(wanted)
 
@@ -119,6 +122,6 @@ def _wanted(
 def _with(holds: Sequence[Hold], wanted: Sequence[Hold]) -> tuple[Hold, ...]:
     added = {hold.account_id: hold for hold in holds}
     for hold in wanted:
-        before = added.get(hold.account_id)
-        added[hold.account_id] = hold if before is None else replace(before, amount=before.amount + hold.amount)
+        known = added.get(hold.account_id) or replace(hold, amount=0)
+        added[hold.account_id] = known.more(hold.amount, held_in_all(holds, hold.unit))
     return tuple(added.values())

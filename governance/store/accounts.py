@@ -6,8 +6,9 @@ Lock order, on every path and over all rows: plain accounts by id, then stripes 
 waits for its plain rows in that order, then takes of each striped account any stripe that nobody has. Only if there is
 none it gives everything back, and waits the next time, for stripes by number from its own upwards. A closing waits for
 its rows in that order, a levelling for all stripes of one account in theirs. So nobody who has a stripe waits for a
-plain row, nor anybody for a row that comes before one that they have: waiting never runs in a circle. Whoever holds off
-the admissions (`governance.store.epochs`) and locks accounts does so before: an admission waits for that with its own.
+plain row, nor anybody for a row that comes before one that they have: waiting never runs in a circle. A top-up names
+its stripes, and waits for all of its rows in that order. Whoever holds off the admissions (`governance.store.epochs`)
+and locks accounts does so before: an admission waits for that with its own.
 """
 
 from collections.abc import Sequence

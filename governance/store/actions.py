@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from sqlalchemy import Connection
+
 from governance.core.identity import Membership, Part, Resolved, filled_text, resolve
 from governance.core.ledger import Account, Hold, Unit, summed_up
 from governance.store.accounts import ACCOUNTS
 from governance.store.action_rows import COLUMNS, FROM, ActionRow, row_of
-from governance.store.engine import Store
+from governance.store.engine import Store, rows
 from governance.store.epochs import EPOCH
 
 # What a user's team belongs to counts before what a team that is only claimed does.
@@ -95,12 +97,15 @@ def standing(store: Store, action_id: str, attempt: int) -> tuple[bool, int]:
     return bool(found[0][0]), int(found[0][1])
 
 
-def holds_of(store: Store, action_id: str, attempt: int) -> tuple[Hold, ...]:
+def holds_in(connection: Connection, action_id: str, attempt: int) -> tuple[Hold, ...]:
     """What `attempt` holds and has not closed, top-ups and all."""
-    found = store.read(
+    found = rows(
+        connection,
         """SELECT e.at_us, c.account, c.unit, e.held_delta, c.stripes, c.stripe
-            FROM entries e JOIN accounts c ON c.id = e.account_id WHERE e.action_id = :id AND e.attempt = :attempt
-            AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = e.action_id AND d.attempt = e.attempt
+            FROM (SELECT * FROM entries WHERE action_id = :id AND attempt = :attempt AND kind = 'hold'
+                UNION ALL SELECT * FROM entries WHERE action_id = :id AND attempt = :attempt AND kind = 'top_up') e
+            JOIN accounts c ON c.id = e.account_id
+            WHERE NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = :id AND d.attempt = :attempt
                 AND d.account_id = e.account_id AND d.kind IN ('post', 'void', 'expire')) ORDER BY e.id""",
         {"id": action_id, "attempt": attempt},
     )

@@ -9,14 +9,15 @@ Lock order is action, ticket, grant, accounts (`governance.store.accounts`), on 
 deadlock.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from sqlalchemy import Connection
 
-from governance.core.changes import Change
+from governance.core.changes import ActionRef, Change
 from governance.core.ledger import Hold
 from governance.store.accounts import make_room
+from governance.store.actions import holds_in
 from governance.store.engine import Store, rows
 from governance.store.stepwise import stepwise
 from governance.store.wide import Moved, Short, Taken, apply_wide, apply_wide_in
@@ -63,6 +64,22 @@ def _take_wide(store: Store, change: Change) -> tuple[Hold, ...] | None:
             case _:
                 assert_never(written)
     return None
+
+
+def close(store: Store, ref: ActionRef, closing: Callable[[tuple[Hold, ...]], Change]) -> bool:
+    """`apply` for the end of the attempt `ref`, made of all that it holds by now.
+
+    That is read with its action locked: a top-up is there by then, or finds that the attempt is over.
+    """
+    try:
+        with store.transaction() as connection:
+            if store.is_postgresql:
+                rows(connection, "SELECT 1 FROM actions WHERE id = :id FOR UPDATE", {"id": ref.id})
+            if not apply_in(connection, closing(holds_in(connection, ref.id, ref.attempt))):
+                raise _Moved
+    except _Moved:
+        return False
+    return True
 
 
 def apply_each(store: Store, changes: Sequence[Change]) -> list[bool]:

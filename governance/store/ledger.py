@@ -128,14 +128,14 @@ def _amount(value: object) -> int | None:
 
 
 def orphan_holds(store: Reader) -> list[tuple[str, int, str]]:
-    """Open holds that no running attempt owns: (action, attempt, account)."""
+    """Holds that no running attempt owns and that are not closed, or not whole: (action, attempt, account)."""
     found = store.read(
-        f"""SELECT DISTINCT h.action_id, h.attempt, h.account_id FROM entries h
-            WHERE h.kind IN ('hold', 'top_up') AND NOT EXISTS (SELECT 1 FROM entries d WHERE d.action_id = h.action_id
-                AND d.attempt = h.attempt AND d.account_id = h.account_id AND d.kind NOT IN ('hold', 'top_up'))
-            AND NOT EXISTS (SELECT 1 FROM actions a WHERE a.id = h.action_id AND a.attempt = h.attempt
-                AND a.state = 'running') AND NOT EXISTS ({_PRUNED.format(account="h.account_id")})
-            ORDER BY h.action_id""",
+        f"""SELECT h.action_id, h.attempt, h.account_id FROM (SELECT action_id, attempt, account_id,
+                sum(held_delta) AS held, sum(CASE WHEN kind IN ('hold', 'top_up') THEN 0 ELSE 1 END) AS closings
+                FROM entries GROUP BY action_id, attempt, account_id) h
+            WHERE (h.held <> 0 OR h.closings = 0) AND NOT (h.closings = 0 AND EXISTS (SELECT 1 FROM actions a
+                WHERE a.id = h.action_id AND a.attempt = h.attempt AND a.state = 'running'))
+            AND NOT EXISTS ({_PRUNED.format(account="h.account_id")}) ORDER BY h.action_id, h.attempt, h.account_id""",
         {},
     )
     return [(str(r[0]), int(r[1]), str(r[2])) for r in found]

@@ -163,7 +163,7 @@ def test_a_budget_without_room_is_named_in_the_refusal_and_in_the_trail(desk: De
     run = desk.admitted(desk.submit(stream="small", cost_micros=0, tokens=0))
     short = Allowance(call_of(desk, run, tmp_path)).set_aside(0, 1001)
     assert isinstance(short, NoRoom)
-    refused = no_room(desk.gov, run, session_policy(desk.gov, run.ref.session_id), "small-1", short)
+    refused = no_room(desk.gov, run, "small-1", short)
     assert isinstance(refused, MayNotCall)
     assert refused.rule == "budget:tokens"
     assert "has 1000 tokens left, this needs 1001" in refused.reason

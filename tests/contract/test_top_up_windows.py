@@ -1,9 +1,11 @@
 """A running attempt that holds more is charged to the windows and the budgets of that moment, with what is beyond."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from governance.core.instants import SECOND_US
@@ -20,6 +22,7 @@ from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.store import ledger
 from tests.support import books
 from tests.support.charged import BUDGETS, DAY_S, accounts, ask, clock
+from tests.support.fleet import eventually
 from tests.support.governed import ANN, LEASE, POLICY, Desk, make_governance
 
 COST = "each-user:daily:user=ann cost_micros"
@@ -139,6 +142,39 @@ def test_a_budget_that_is_taken_back_meanwhile_keeps_what_was_held(desk: Desk) -
     assert accounts(desk)[COST] == (10_000, 4000, 0)
 
 
+def test_a_budget_that_comes_back_is_not_charged_what_was_held_without_it(desk: Desk) -> None:
+    wanted = {"identity": {"user": "ann"}, "period": "daily", "max_cost_usd": "0.1"}
+    budgets.set_budget(desk.gov, "comes-and-goes", wanted, by=ANN, reason="x")
+    run = ask(desk, user="ann", cost_micros=1000)
+    budgets.set_budget(desk.gov, "comes-and-goes", None, by=ANN, reason="y")
+    run = held_more(desk, run, 500)
+    budgets.set_budget(desk.gov, "comes-and-goes", wanted, by=ANN, reason="z")
+    run = held_more(desk, run, 300)
+    end(desk, run, Usage(1250, 0))
+    assert accounts(desk)["comes-and-goes:daily:user=ann cost_micros"] == (100_000, 1000, 0)
+    assert accounts(desk)[COST] == (10_000, 1250, 0)
+
+
+def test_a_new_window_is_opened_by_the_policy_of_now(desk: Desk, database_url: str) -> None:
+    """The attempt goes on under the policy that it was admitted by; what others may spend today it does not say."""
+    run = ask(desk, user="ann", tokens=10)
+    lower = BUDGETS.replace("max_tokens: 1000", "max_tokens: 500")
+    today = "each-user:daily:user=ann tokens"
+    later = Desk(make_governance(database_url, policy=POLICY + lower), LEASE)
+    for one in (desk, later):
+        clock(one).pass_s(DAY_S)
+    assert isinstance(ask(later, user="bob"), Admitted), "opens the session of today, by the new policy"
+    more = top_up(desk.gov, run, run.holds, 0, 500)
+    assert isinstance(more, ToppedUp)
+    short = top_up(desk.gov, run, more.holds, 0, 1)
+    assert isinstance(short, NoRoom)
+    assert short.charge is not None
+    assert (short.account.limit, short.charge.budget.id) == (500, "each-user")
+    assert accounts(desk)[today] == (500, 0, 500)
+    assert ask(later, user="ann", tokens=1).rule == "budget:each-user"
+    later.gov.store.close()
+
+
 def test_a_raise_that_is_over_is_no_room_for_more(desk: Desk) -> None:
     until_us = clock(desk).now_us() + SECOND_US
     budgets.raise_budget(desk.gov, "each-user", until_us=until_us, reason="x", by=ANN, cost_micros=5000)
@@ -157,6 +193,53 @@ def test_an_attempt_that_vanishes_charges_each_day_what_it_held_there(desk: Desk
     assert by_day(desk, "tokens") == [(10, 0), (5, 0)]
     assert reconcile(desk.gov).findings == ()
     assert audit.verify(desk.gov).problems == ()
+
+
+@pytest.mark.parametrize("days", [0, 1])
+@pytest.mark.parametrize("way", ["finish", "recover"])
+def test_what_is_held_while_the_attempt_is_being_ended_is_closed_with_it(
+    postgres_url: str, days: int, way: str
+) -> None:
+    """A thread of the body calls a model as the body returns, or the worker is given up: the account is a hot one."""
+    desk = Desk(make_governance(postgres_url, policy=POLICY + BUDGETS))
+    heartbeat.register(desk.gov, LEASE.worker_id, 1)
+    run = ask(desk, user="ann", cost_micros=1000)
+    clock(desk).pass_s(days * DAY_S + 1)
+    ask(Desk(desk.gov, replace(LEASE, worker_id="other")), user="ann", cost_micros=1)
+
+    def waiting() -> int:
+        found = desk.gov.store.read("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'", {})
+        return int(found[0][0])
+
+    def ended() -> object:
+        if way == "recover":
+            return recover.child_gone(desk.gov, LEASE.worker_id, LEASE.child, "killed")
+        ending = Finish(run.ref, run.holds, Succeeded("null"), Usage(1200, 0), "test", desk.gov.clock.now_us(), True)
+        return finish(desk.gov, ending)
+
+    with ThreadPoolExecutor(2) as pool:
+        with psycopg.connect(postgres_url.replace("postgresql+psycopg", "postgresql")) as busy:
+            busy.execute("SELECT 1 FROM accounts WHERE scope = 'budget' FOR NO KEY UPDATE")
+            more = pool.submit(top_up, desk.gov, run, run.holds, 500, 0)
+            eventually(lambda: waiting() == 1, "more is about to be held")
+            ending = pool.submit(ended)
+            eventually(lambda: waiting() == 2, "the attempt is about to be ended")
+        assert isinstance(more.result(20), ToppedUp)
+        ending.result(20)
+    assert sum(held for _, held in by_day(desk)) == 1, "of the other action"
+    assert sum(posted for posted, _ in by_day(desk)) == (1500 if way == "recover" else 1200)
+    books.assert_agree(desk.gov)
+    assert reconcile(desk.gov).findings == ()
+    desk.gov.store.close()
+
+
+def test_a_hold_that_is_not_closed_whole_is_found(desk: Desk) -> None:
+    run = held_more(desk, ask(desk, user="ann", cost_micros=1000), 500)
+    # As if nobody had asked what it holds by now.
+    desk.finish(replace(run, holds=tuple(replace(hold, amount=min(hold.amount, 1000)) for hold in run.holds)))
+    found = "".join(reconcile(desk.gov).findings)
+    assert run.ref.id in found
+    assert found.count("each-user:daily:user=ann") >= 1
 
 
 def test_a_call_of_a_model_after_midnight_is_the_new_days(desk: Desk, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Two-phase accounting: whatever a run reports, a hold is closed exactly once and nothing is made up or lost."""
 
 from collections import Counter
-from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -52,21 +51,30 @@ def test_a_settled_hold_is_released_whole_and_posts_what_was_used(
             assert closing.flag is (Flag.OVER_HOLD if used > hold.amount else None)
 
 
-# What each hold of an attempt adds, and on which day it is taken; nothing is held twice at one instant.
-days = st.lists(st.tuples(st.integers(1, 1000), st.booleans()), min_size=1, max_size=8)
+# What an attempt holds more each time, and in which accounts besides its session's: days pass, budgets come and go.
+steps = st.lists(
+    st.tuples(st.integers(1, 1000), st.frozensets(st.sampled_from(["day1", "day2", "comes-and-goes"]))),
+    min_size=1,
+    max_size=8,
+)
 
 
-@given(days, reported, st.data())
-def test_what_is_held_on_several_days_is_charged_in_the_order_in_which_it_was_held(
-    steps: list[tuple[int, bool]], used: int | None, data: st.DataObject
+@given(steps, reported | st.integers(0, 8000), st.data())
+def test_what_is_held_at_several_times_is_charged_to_the_accounts_of_each(
+    steps: list[tuple[int, frozenset[str]]], used: int | None, data: st.DataObject
 ) -> None:
-    day, total, entries, held = 0, 0, [], Counter[str]()
-    for at_us, (amount, midnight) in enumerate(steps):
-        day += midnight
-        accounts = [f"day{day}", "session", *(["set-meanwhile"] if at_us > len(steps) // 2 else [])]
+    entries, held, charged, total, last = [], Counter[str](), Counter[str](), 0, set[str]()
+    counted = sum(amount for amount, _ in steps) if used is None else used
+    for at_us, (amount, others) in enumerate(steps):
+        accounts = ["session", *sorted(others)]
         entries += [(at_us, Hold(one, Unit.TOKENS, amount)) for one in data.draw(st.permutations(accounts))]
         held.update(dict.fromkeys(accounts, amount))
+        # Of what is used the part that was held now; what is beyond all of it, where the last of it was held.
+        part = min(max(counted - total, 0), amount)
         total += amount
+        charged.update(dict.fromkeys(accounts, part))
+        last = set(accounts)
+    charged.update(dict.fromkeys(last, max(counted - total, 0)))
     taken = summed_up(entries)
     assert {hold.account_id: hold.amount for hold in taken} == held
     assert held_in_all(taken, Unit.TOKENS) == total
@@ -74,21 +82,21 @@ def test_what_is_held_on_several_days_is_charged_in_the_order_in_which_it_was_he
     closings = {closing.account_id: closing for closing in settle(taken, Usage(0, used))}
 
     assert {name: -closing.held_delta for name, closing in closings.items()} == held
-    counted = total if used is None else used
-    assert closings["session"].posted_delta == counted
-    daily = [closings[f"day{number}"] for number in range(day + 1) if f"day{number}" in closings]
-    assert sum(closing.posted_delta for closing in daily) == counted
-    assert not any(closing.exceeds for closing in daily[:-1])
-    assert daily[-1].exceeds == (counted > total)
-    # An earlier day is used up before a later one is touched.
-    assert all(
-        not (before.posted_delta < -before.held_delta and after.posted_delta) for before, after in pairwise(daily)
-    )
-    if "set-meanwhile" in closings:
-        assert closings["set-meanwhile"].posted_delta == max(counted - (total - held["set-meanwhile"]), 0)
-    unknown = settle(taken, Usage(0, used, (Unit.TOKENS,)))
-    assert sum(closing.posted_delta for closing in unknown if closing.account_id == "session") == max(counted, total)
-    assert sum(closing.posted_delta for closing in unknown if "day" in closing.account_id) == max(counted, total)
+    assert {name: closing.posted_delta for name, closing in closings.items()} == {name: charged[name] for name in held}
+    assert closings["session"].exceeds == (counted > total)
+    for name, closing in closings.items():
+        assert closing.exceeds == (name in last and counted > total)
+    unknown = {closing.account_id: closing for closing in settle(taken, Usage(0, used, (Unit.TOKENS,)))}
+    if counted <= total:
+        assert {name: closing.posted_delta for name, closing in unknown.items()} == held
+    else:
+        assert unknown == closings
+
+
+def test_more_that_is_held_in_the_same_moment_is_one_more_each() -> None:
+    """A clock that stands still: what one account holds twice was held twice."""
+    entries = [(7, Hold(account, Unit.COST, amount)) for amount in (10, 5, 5) for account in ("a", "b")]
+    assert summed_up(entries) == (Hold("a", Unit.COST, 20), Hold("b", Unit.COST, 20))
 
 
 @given(holds())

@@ -18,7 +18,7 @@ from governance.operations.finish import Finish, Settled, Succeeded, finish
 from governance.operations.top_up import NoRoom, ToppedUp, top_up
 from governance.operations.tracker import TokenBudgetTracker
 from governance.policy_file import canonical, parse_policy
-from governance.store.actions import holds_of
+from governance.store.actions import holds_in
 from tests.support.clocks import TickingClock
 from tests.support.governed import Desk
 
@@ -88,7 +88,8 @@ def straddle(desk: Desk, argument: str, rng: random.Random) -> Counter[str]:
                 runs[org].append(admission)
                 seen[org] += 1
     for run in (one for many in runs.values() for one in many):
-        assert set(holds_of(desk.gov.store, run.ref.id, run.ref.attempt)) == set(run.holds)
+        with desk.gov.store.transaction() as connection:
+            assert set(holds_in(connection, run.ref.id, run.ref.attempt)) == set(run.holds)
         desk.finish(run, usage=Usage(0, held_in_all(run.holds, Unit.TOKENS)))
     return seen
 

@@ -79,9 +79,8 @@ entries = Table(
     Column("account_id", Text, ForeignKey("accounts.id"), nullable=False, index=True),
     Column("action_id", Text, nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column(
-        "kind", Text, nullable=False
-    ),  # hold or top_up, any number of top_up, then exactly one of post, void, expire
+    # A hold, or more of it later, any number of times; then exactly one of post, void, expire.
+    Column("kind", Text, nullable=False),
     Column("held_delta", BigInteger, nullable=False),
     Column("posted_delta", BigInteger, nullable=False),
     Column("flag", Text),
@@ -96,9 +95,11 @@ entries = Table(
 )
 # One hold and one closing entry for each account and attempt.
 _hold = text("kind = 'hold'")
+_top_up = text("kind = 'top_up'")
 _closing = text("kind IN ('post', 'void', 'expire')")
 _once = (entries.c.action_id, entries.c.attempt, entries.c.account_id)
 Index("uq_entries_hold", *_once, unique=True, postgresql_where=_hold, sqlite_where=_hold)
+Index("ix_entries_top_up", *_once[:2], postgresql_where=_top_up, sqlite_where=_top_up)
 Index("uq_entries_closing", *_once, unique=True, postgresql_where=_closing, sqlite_where=_closing)
 
 # Budgets that people set: they count before the policy's of the same id. Every change of one takes the next epoch.
